@@ -1,0 +1,1 @@
+"""HTTP: what every framework shares, and the one framework of this service."""

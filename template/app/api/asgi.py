@@ -1,0 +1,351 @@
+"""The outermost layer, pure ASGI: what makes every framework behave alike.
+
+It owns start-up and shutdown, the request id, the caller's identity, the cap on the body, the form
+of errors, the log line, and what happens when the caller leaves. Routing is the framework's.
+"""
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from ..caller import Caller
+from ..errors import (
+    BodyTooLarge,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    ServiceError,
+)
+from ..guardrails.visibility.alerts import Alerts
+from ..guardrails.visibility.metrics import Metrics
+from ..guardrails.visibility.request_log import RequestLog
+from .identity import Identity
+from .problems import problem_body, problem_headers
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CALLER_KEY: Final = "app.caller"
+"""Where in the scope a framework's file finds the `Caller`."""
+
+PROBES: Final = frozenset({"/livez", "/readyz"})
+DOCUMENTATION: Final = frozenset({"/docs", "/openapi.json"})
+METRICS: Final = "/metrics"
+UNMATCHED: Final = "unmatched"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Lifespan(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    log: RequestLog
+    metrics: Metrics
+    alerts: Alerts
+
+
+class Gateway:
+    """Wraps a framework's app. `route_of(scope)` is the template of the route that was taken."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        lifespan: Lifespan,
+        identity: Identity,
+        visibility: Visibility,
+        route_of: Callable[[Scope], str | None],
+        max_body_bytes: int,
+    ) -> None:
+        self._app = app
+        self._lifespan = lifespan
+        self._identity = identity
+        self._visibility = visibility
+        self._route_of = route_of
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "http":
+                await self._serve(scope, receive, send)
+            case "lifespan":
+                await self._live(receive, send)
+            case _:
+                # The service has no WebSockets: refuse the handshake.
+                await send({"type": "websocket.close", "code": 1000})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._lifespan.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._lifespan.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.monotonic()
+        headers = _headers(scope)
+        caller = _caller(scope, headers)
+        scope[CALLER_KEY] = caller
+        response = Response(send, caller)
+        error: BaseException | None = None
+        self._visibility.metrics.request_started()
+        try:
+            await self._answer(scope, receive, response, caller, headers)
+        except Exception as unexpected:
+            error = unexpected
+            await self._crashed(response, caller, unexpected)
+        except BaseException as ended:
+            caller.record.outcome = "cancelled"
+            error = ended
+            raise
+        finally:
+            caller.gone()
+            self._account(scope, caller, response, started, error or caller.record.error)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        response: "Response",
+        caller: Caller,
+        headers: dict[str, str],
+    ) -> None:
+        try:
+            self._identify(scope, headers, caller)
+            caller.body = await self._read_body(receive, headers)
+        except ServiceError as refused:
+            await response.problem(refused)
+            return
+        except CallerLeft:
+            caller.record.outcome = "disconnected"
+            return
+        connection = Connection(receive, caller)
+        try:
+            await self._app(scope, connection.receive, response.send)
+        except ServiceError as refused:
+            if response.started:
+                raise
+            await response.problem(refused)
+        finally:
+            connection.close()
+        if connection.left and not response.complete:
+            caller.record.outcome = "disconnected"
+
+    def _identify(self, scope: Scope, headers: dict[str, str], caller: Caller) -> None:
+        path = scope["path"]
+        if path in PROBES or path in DOCUMENTATION:
+            return
+        if path == METRICS:
+            self._identity.check_metrics(headers)
+            return
+        peer = scope.get("client")
+        principal = self._identity.identify(headers, peer[0] if peer else None)
+        caller.name = principal.name
+        caller.authenticated = principal.authenticated
+
+    async def _read_body(self, receive: Receive, headers: dict[str, str]) -> bytes:
+        """The whole body, never more than the cap."""
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_body_bytes:
+            raise self._too_large()
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise CallerLeft
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_body_bytes:
+                raise self._too_large()
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"The body is longer than {self._max_body_bytes} bytes (MAX_BODY_BYTES); send less.",
+            # What is left of the body is not read.
+            headers={"connection": "close"},
+        )
+
+    async def _crashed(self, response: "Response", caller: Caller, error: Exception) -> None:
+        if response.complete:
+            # Some frameworks answer and then raise again; the connection is still good.
+            caller.record.outcome = "crashed"
+        elif not response.started:
+            await response.problem(InternalError("The service failed; its log has the reason."))
+            caller.record.outcome = "crashed"
+        else:
+            caller.record.outcome = "crashed"
+            raise error
+
+    def _account(
+        self,
+        scope: Scope,
+        caller: Caller,
+        response: "Response",
+        started: float,
+        error: BaseException | None,
+    ) -> None:
+        """The line, the metrics and, for what nobody expected, the alert."""
+        seconds = time.monotonic() - started
+        route = self._route_of(scope) or UNMATCHED
+        method = scope["method"]
+        status = response.status or 499
+        if isinstance(error, Exception):
+            self._visibility.alerts.fire(
+                f"unhandled_error:{type(error).__name__}",
+                f"{type(error).__name__} at {method} {route}, request {caller.request_id}.",
+            )
+        self._visibility.log.write(
+            caller,
+            method=method,
+            route=route,
+            status=status,
+            duration_seconds=seconds,
+            error=error,
+        )
+        self._visibility.metrics.request_ended(
+            caller, method=method, route=route, status=status, duration_seconds=seconds
+        )
+
+
+class CallerLeft(Exception):
+    """The connection closed before the body was complete."""
+
+
+class Connection:
+    """What the framework reads from: the body once, then nothing until the caller has left.
+
+    A plain call does not hear of its caller's leaving and runs on; open streams are told through
+    `Caller.gone` and end.
+    """
+
+    def __init__(self, receive: Receive, caller: Caller) -> None:
+        self._caller = caller
+        self._body_read = False
+        self._watch = asyncio.ensure_future(receive())
+        self._watch.add_done_callback(self._on_disconnect)
+        self.left = False
+
+    async def receive(self) -> Message:
+        if not self._body_read:
+            self._body_read = True
+            return {"type": "http.request", "body": self._caller.body, "more_body": False}
+        await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    def close(self) -> None:
+        self._watch.cancel()
+
+    def _on_disconnect(self, watch: "asyncio.Future[Message]") -> None:
+        if not watch.cancelled() and watch.exception() is None:
+            self.left = True
+            self._caller.gone()
+
+
+class Response:
+    """What the framework writes to. Adds the headers, and puts errors into their one form."""
+
+    def __init__(self, send: Send, caller: Caller) -> None:
+        self._send = send
+        self._caller = caller
+        self._replacing: ServiceError | None = None
+        self.status = 0
+        self.started = False
+        self.complete = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._replacing = _replacement(message)
+            if self._replacing is None:
+                await self._start(message)
+        elif self._replacing is None:
+            await self._forward(message)
+        elif not message.get("more_body", False):
+            replacement, self._replacing = self._replacing, None
+            await self.problem(replacement)
+
+    async def problem(self, error: ServiceError) -> None:
+        body = problem_body(error, self._caller)
+        headers = {**problem_headers(error), "content-length": str(len(body))}
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._start(
+            {"type": "http.response.start", "status": error.status, "headers": encoded}
+        )
+        await self._forward({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _start(self, message: Message) -> None:
+        self.started = True
+        self.status = message["status"]
+        added = {"x-request-id": self._caller.request_id, **self._caller.headers}
+        message["headers"] = [
+            *message.get("headers", ()),
+            *((name.encode(), value.encode()) for name, value in added.items()),
+        ]
+        await self._send(message)
+
+    async def _forward(self, message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.complete = True
+        await self._send(message)
+
+
+def _replacement(start: Message) -> ServiceError | None:
+    """The error behind a framework's own page (HTML or plain text); `None` for anything else."""
+    headers = {bytes(k).lower(): bytes(v).decode("latin-1") for k, v in start.get("headers", ())}
+    content_type = headers.get(b"content-type", "")
+    if start["status"] not in (404, 405, 500) or "json" in content_type:
+        return None
+    match start["status"]:
+        case 404:
+            return NotFound("There is no such route.")
+        case 405:
+            allow = headers.get(b"allow", "")
+            return MethodNotAllowed(
+                f"This route takes {allow or 'other methods'}.",
+                headers={"allow": allow} if allow else {},
+            )
+        case _:
+            return InternalError("The service failed; its log has the reason.")
+
+
+def _caller(scope: Scope, headers: dict[str, str]) -> Caller:
+    given = headers.get("x-request-id", "")
+    retries = headers.get("x-stainless-retry-count", "0")
+    return Caller(
+        name="-",
+        authenticated=False,
+        request_id=given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex,
+        route=f"{scope['method']} {scope['path']}",
+        idempotency_key=headers.get("idempotency-key"),
+        is_retry=retries.isdecimal() and int(retries) >= 1,
+    )
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Lower-case names; the last of repeated headers, save that lists are joined."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        joined = name == "x-forwarded-for" and name in headers
+        headers[name] = f"{headers[name]},{value}" if joined else value
+    return headers

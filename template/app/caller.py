@@ -1,0 +1,70 @@
+"""Who asks, and what became of the request: carried from the outermost layer to the innermost.
+
+The record is written along the way and read once, at the end, by the log line and the metrics.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one provider. `outcome` is `ok` or the failure's class; it holds no free text."""
+
+    provider: str
+    outcome: str
+    duration_seconds: float
+    status: int | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """What the log line says of a request beyond HTTP. Sums over its model calls, if several."""
+
+    outcome: str = "ok"
+    provider: str | None = None
+    model: str | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nano_usd: int = 0
+    replayed: bool = False
+    first_token_seconds: float | None = None
+    trimmed_messages: int = 0
+    summarized_messages: int = 0
+    refusal: str | None = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Caller:
+    """One request's caller. Routes receive it and hand it to `GuardedChat` as it is.
+
+    `name` is the API key's name, or the address of an anonymous caller. `headers` go onto the
+    response, whatever the framework.
+    """
+
+    name: str
+    authenticated: bool
+    request_id: str
+    route: str
+    body: bytes = b""
+    idempotency_key: str | None = None
+    is_retry: bool = False
+    record: Record = field(default_factory=Record)
+    headers: dict[str, str] = field(default_factory=dict)
+    _calls: int = 0
+    _when_gone: list[Callable[[], None]] = field(default_factory=list)
+
+    def next_call(self) -> int:
+        """Numbers the model calls of one request, so that each has a claim of its own."""
+        self._calls += 1
+        return self._calls
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """`callback` runs when the response has ended or its reader has left."""
+        self._when_gone.append(callback)
+
+    def gone(self) -> None:
+        while self._when_gone:
+            self._when_gone.pop()()

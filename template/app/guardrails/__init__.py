@@ -1,0 +1,1 @@
+"""The five guardrails. They do not know one another; `chat.py` alone decides their order."""

@@ -1,0 +1,1 @@
+"""Guardrail 3: a timeout on every external call, retries with backoff, another provider."""

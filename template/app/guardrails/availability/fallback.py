@@ -1,0 +1,215 @@
+"""Asks the providers of a chain in order, each behind its own breaker and bulkhead.
+
+This is where deadline, retry, breaker, bulkhead and fallback meet; each is a file of its own.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from ... import policy
+from ...errors import (
+    BadRequest,
+    DeadlineExceeded,
+    ProviderError,
+    ProviderRefusesAccount,
+    ProviderRejectsRequest,
+    ProvidersUnavailable,
+)
+from ...messages import ChatReply, ChatRequest, Chunk
+from ...providers.provider import Provider
+from .bulkhead import Bulkhead
+from .circuit_breaker import CircuitBreaker, State
+from .deadline import Deadline
+from .retry import Retry
+
+T = TypeVar("T")
+
+
+class AttemptObserver(Protocol):
+    """Hears of every attempt; a budget may refuse one."""
+
+    async def before_attempt(self, provider: Provider) -> None:
+        """Raises `ServiceError` to forbid the attempt."""
+
+    def attempt_failed(self, provider: Provider, error: ProviderError, seconds: float) -> None: ...
+
+    def attempt_cut(self, provider: Provider, seconds: float) -> None:
+        """The deadline, or the service's end, cut it off: what it cost is not known."""
+
+    def attempt_skipped(self, provider: Provider, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedProvider:
+    provider: Provider
+    breaker: CircuitBreaker
+    bulkhead: Bulkhead
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place at this provider. How the block ends is what the breaker judges."""
+        async with self.bulkhead.place():
+            if not self.breaker.try_enter():
+                raise BreakerOpen
+            try:
+                yield
+            except BaseException as error:
+                self.breaker.leave(error)
+                raise
+            self.breaker.leave(None)
+
+
+class BreakerOpen(Exception):
+    """The provider is not asked at the moment."""
+
+
+@dataclass(slots=True)
+class OpenStream:
+    """A stream whose first chunk has come. `stack` closes the upstream and frees the place."""
+
+    provider: Provider
+    first: Chunk
+    rest: AsyncIterator[Chunk]
+    stack: AsyncExitStack
+
+
+class Fallback:
+    """`alert(kind, text)` is told of refused accounts and of the whole chain being down."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, GuardedProvider],
+        retry: Retry,
+        alert: Callable[[str, str], None],
+    ) -> None:
+        self._providers = providers
+        self._retry = retry
+        self._alert = alert
+
+    async def complete(
+        self,
+        chain: Sequence[Provider],
+        request: ChatRequest,
+        deadline: Deadline,
+        observer: AttemptObserver,
+        *,
+        request_id: str,
+    ) -> tuple[ChatReply, Provider]:
+        """The first reply that a provider of `chain` gives. Raises `ServiceError`."""
+
+        async def ask(guarded: GuardedProvider) -> tuple[ChatReply, Provider]:
+            async with guarded.place():
+                provider = guarded.provider
+                await observer.before_attempt(provider)
+                return await provider.complete(request, request_id=request_id), provider
+
+        return await self._first_answer(chain, ask, deadline, observer)
+
+    async def open_stream(
+        self,
+        chain: Sequence[Provider],
+        request: ChatRequest,
+        deadline: Deadline,
+        observer: AttemptObserver,
+        *,
+        request_id: str,
+    ) -> OpenStream:
+        """The first stream that begins. After its first chunk there is no way back."""
+
+        async def ask(guarded: GuardedProvider) -> OpenStream:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(guarded.place())
+                provider = guarded.provider
+                await observer.before_attempt(provider)
+                chunks = await stack.enter_async_context(
+                    provider.stream(request, request_id=request_id)
+                )
+                first = await anext(chunks)
+                return OpenStream(provider, first, chunks, stack.pop_all())
+
+        return await self._first_answer(chain, ask, deadline, observer)
+
+    async def _first_answer(
+        self,
+        chain: Sequence[Provider],
+        ask: Callable[[GuardedProvider], Awaitable[T]],
+        deadline: Deadline,
+        observer: AttemptObserver,
+    ) -> T:
+        failures: dict[str, ProviderError | None] = {}
+        try:
+            async with asyncio.timeout_at(deadline.at):
+                for position, provider in enumerate(chain):
+                    others_left = self._any_answering(chain[position + 1 :])
+                    try:
+                        return await self._ask(provider, ask, deadline, observer, others_left)
+                    except BreakerOpen:
+                        failures[provider.name] = None
+                        observer.attempt_skipped(provider, "breaker_open")
+                    except ProviderRejectsRequest as error:
+                        raise _blame_request(error) from error
+                    except ProviderError as error:
+                        failures[provider.name] = error
+                        self._consider_alert(provider, error)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                "No provider answered before the deadline (DEADLINE_SECONDS); try again.",
+                retry_after_seconds=policy.PROVIDERS_RETRY_AFTER_SECONDS,
+            ) from error
+        raise self._all_down(failures)
+
+    async def _ask(
+        self,
+        provider: Provider,
+        ask: Callable[[GuardedProvider], Awaitable[T]],
+        deadline: Deadline,
+        observer: AttemptObserver,
+        others_left: bool,
+    ) -> T:
+        guarded = self._providers[provider.name]
+
+        async def attempt() -> T:
+            started = time.monotonic()
+            try:
+                return await ask(guarded)
+            except ProviderError as error:
+                observer.attempt_failed(provider, error, time.monotonic() - started)
+                raise
+            except asyncio.CancelledError:
+                observer.attempt_cut(provider, time.monotonic() - started)
+                raise
+
+        return await self._retry.call(attempt, deadline, others_left=others_left)
+
+    def _any_answering(self, chain: Sequence[Provider]) -> bool:
+        return any(self._providers[p.name].breaker.state is not State.OPEN for p in chain)
+
+    def _consider_alert(self, provider: Provider, error: ProviderError) -> None:
+        if isinstance(error, ProviderRefusesAccount):
+            self._alert(
+                "account_refused",
+                f"{provider.name} refuses the account's key or quota (status {error.status}).",
+            )
+
+    def _all_down(self, failures: Mapping[str, ProviderError | None]) -> ProvidersUnavailable:
+        names = ", ".join(failures)
+        self._alert("providers_down", f"Every provider failed: {names}.")
+        waits = [e.retry_after_seconds for e in failures.values() if e and e.retry_after_seconds]
+        return ProvidersUnavailable(
+            f"Every provider failed ({names}); try again.",
+            retry_after_seconds=math.ceil(min(waits, default=policy.PROVIDERS_RETRY_AFTER_SECONDS)),
+        )
+
+
+def _blame_request(error: ProviderRejectsRequest) -> BadRequest:
+    """The vendor's words go to the caller, whose request they are about, and nowhere else."""
+    return BadRequest(
+        error.detail_for_caller or "The provider rejects the request as invalid.",
+        code=error.code or "provider_rejected_request",
+        param=error.param,
+    )

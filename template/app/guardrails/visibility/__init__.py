@@ -1,0 +1,1 @@
+"""Guardrail 1: every request logged and measured, and somebody told when it goes wrong."""

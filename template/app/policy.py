@@ -1,0 +1,60 @@
+"""The constants that few owners change. What changes between deployments is a setting instead
+(`guardrails/environment/settings.py`); what changes with the code's promises stands here.
+"""
+
+from typing import Final
+
+# Providers
+MAX_CONCURRENT_CALLS: Final = 64
+"""Calls to one provider at a time, in one process; more wait within their deadline."""
+MAX_REPLY_BYTES: Final = 8 * 1024 * 1024
+BACKOFF_BASE_SECONDS: Final = 0.5
+"""The first wait before a retry; each further one doubles, with up to a quarter of jitter."""
+BACKOFF_MAX_SECONDS: Final = 8.0
+RETRY_BUDGET_RATIO: Final = 0.2
+"""Retries that each first attempt earns: in a storm at most a fifth of the calls are retries."""
+RETRY_BUDGET_RESERVE: Final = 10.0
+"""Retries that a process may make before any have been earned, and at most save up."""
+BREAKER_FAILURES: Final = 5
+"""Failures in a row that open a provider's circuit breaker."""
+BREAKER_COOL_DOWN_SECONDS: Final = 30.0
+PROVIDERS_RETRY_AFTER_SECONDS: Final = 5
+
+# The store
+STORE_TIMEOUT_SECONDS: Final = 2.0
+STORE_RETRY_AFTER_SECONDS: Final = 2
+SETTLEMENT_BACKLOG: Final = 1_000
+"""Settlements that wait in memory for the store to come back; the oldest gives way."""
+SETTLEMENT_RETRY_SECONDS: Final = 1.0
+SWEEP_EVERY_SETTLEMENTS: Final = 64
+SWEEP_BATCH: Final = 200
+RATE_MEMORY_SECONDS: Final = 86_400.0
+LEDGER_DAYS: Final = 35
+
+# Idempotency
+CLAIM_MARGIN_SECONDS: Final = 10.0
+"""A claim outlives the deadline of its call by this much; then a killed worker's claim is free."""
+IN_FLIGHT_RETRY_AFTER_SECONDS: Final = 2
+MAX_STORED_REPLY_BYTES: Final = 256 * 1024
+
+# Context
+SUMMARY_OUTPUT_TOKENS: Final = 300
+SUMMARY_TTL_SECONDS: Final = 86_400.0
+SUMMARY_MIN_DEADLINE_SECONDS: Final = 10.0
+"""With less time than this left, history is trimmed without a summary."""
+COUNT_INLINE_CHARACTERS: Final = 20_000
+"""Longer texts are counted in a thread, in pieces of this length."""
+
+# Streams
+STREAM_QUEUE_CHUNKS: Final = 64
+"""Chunks read ahead of a slow caller; beyond them the provider waits."""
+
+# Alerts
+ALERT_COOL_DOWN_SECONDS: Final = 300.0
+ALERT_TIMEOUT_SECONDS: Final = 5.0
+ALERT_QUEUE: Final = 100
+BUDGET_WARNING_RATIO: Final = 0.8
+DAY_SECONDS: Final = 86_400.0
+
+# Shutdown
+GRACE_PERIOD_SECONDS: Final = 30.0

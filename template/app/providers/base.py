@@ -1,0 +1,100 @@
+"""The port to a model vendor.
+
+An adapter translates one wire format and performs no input or output itself: the transport sends
+what `encode` returns and feeds the answer to `decode`, `open_stream` or `decode_error`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ..errors import ProviderError
+from ..messages import ChatReply, ChatRequest, Chunk
+
+
+class ProviderSettings(BaseSettings):
+    """What every vendor needs. A subclass names its prefix and its defaults."""
+
+    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True)
+
+    api_key: SecretStr
+    model: str
+    base_url: str
+    input_usd_per_mtok: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Price of a million input tokens, in place of the price list's; 0 is free.",
+    )
+    output_usd_per_mtok: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Price of a million output tokens, in place of the price list's; 0 is free.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HTTPCall:
+    """One POST. `path` is appended to the base URL; secrets go into `headers`, never into it."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    event: str
+    data: str
+
+
+class StreamDecoder(Protocol):
+    """Turns the events of one stream into chunks."""
+
+    def feed(self, event: ServerSentEvent) -> Iterable[Chunk]:
+        """Raises `ProviderError` for an error event and for one that cannot be understood."""
+
+    def close(self) -> None:
+        """The stream has ended. Raises `ProviderUnavailable` unless it was complete."""
+
+
+class ProviderAdapter(Protocol):
+    """One vendor's wire format, for one configured model."""
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[ProviderSettings]]
+    price_list_id: ClassVar[str]
+    """The vendor's id in genai-prices."""
+    input_token_factor: ClassVar[float]
+    """Declared upper bound of this vendor's tokens per o200k token of text; 1.0 is exact."""
+
+    def __init__(self, settings: ProviderSettings) -> None: ...
+
+    @property
+    def image_tokens(self) -> int:
+        """Declared upper bound of the tokens of one image."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def thinks_out_of_sight(self) -> bool:
+        """Whether the model may bill output tokens that a broken stream never showed."""
+
+    def unsupported(self, request: ChatRequest) -> str | None:
+        """The first parameter (by its name in OpenAI's format) that this vendor cannot honour."""
+
+    def encode(self, request: ChatRequest, *, stream: bool) -> HTTPCall:
+        """`request.max_output_tokens` is always set by now."""
+
+    def decode(self, body: bytes) -> ChatReply:
+        """Raises `ProviderUnavailable` (ambiguous) for a body that is not a reply."""
+
+    def open_stream(self) -> StreamDecoder: ...
+
+    def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """`headers` has lower-case names. `Retry-After` in all its forms is read here."""

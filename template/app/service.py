@@ -1,0 +1,222 @@
+"""Puts the parts together: from a checked environment to something that can serve."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from zoneinfo import ZoneInfo
+
+from . import policy
+from .api.asgi import Gateway, Visibility
+from .api.endpoints import Endpoints
+from .api.identity import Identity
+from .chat import GuardedChat, Timing
+from .guardrails.availability.bulkhead import Bulkhead
+from .guardrails.availability.circuit_breaker import CircuitBreaker, State
+from .guardrails.availability.fallback import Fallback, GuardedProvider
+from .guardrails.availability.retry import Retry, RetryBudget
+from .guardrails.context.gate import ContextGate
+from .guardrails.context.token_count import TokenCounter
+from .guardrails.environment.startup import Configuration
+from .guardrails.resources.admission import Admission, Limits, SettlementBacklog
+from .guardrails.resources.budget import BudgetCalendar
+from .guardrails.resources.prices import Price, resolve
+from .guardrails.visibility.alerts import Alerts
+from .guardrails.visibility.metrics import Metrics
+from .guardrails.visibility.redaction import Redactor
+from .guardrails.visibility.request_log import RequestLog, configure_logging
+from .providers.provider import Provider
+from .providers.transport import Timeouts, Transport
+from .storage.base import BudgetState, RateLimit
+from .tasks import Tasks
+from .wiring import ADAPTERS, SERVICE, Store, create_api, route_of, routes
+
+BREAKER_VALUES: Mapping[State, float] = {
+    State.CLOSED: 0.0,
+    State.HALF_OPEN: 0.5,
+    State.OPEN: 1.0,
+}
+
+
+class Service:
+    """Everything that lives as long as the process, and the order in which it begins and ends."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        settings = configuration.service
+        self._settings = settings
+        redact = Redactor(_secrets(configuration))
+        self.logger = configure_logging(
+            level=settings.log_level, json=settings.logs_json, redact=redact
+        )
+        self.metrics = Metrics()
+        webhook = settings.alert_webhook_url
+        self.alerts = Alerts(
+            self.logger, redact, webhook.get_secret_value() if webhook else None, SERVICE
+        )
+        self.tasks = Tasks()
+        self.store = Store(configuration.store)
+        self._backlog = SettlementBacklog(self.store, self._on_store_transition)
+        self._providers = self._create_providers(configuration)
+        self.chat = self._create_chat(configuration)
+        self.endpoints = Endpoints(self.chat, self.store, self.tasks, self.metrics)
+
+    # What Gateway calls
+
+    async def start(self) -> None:
+        """Reaches the store and begins. Raises when the store cannot be reached."""
+        await self.store.open()
+        self.alerts.start()
+        self.logger.info("started", providers=list(self._providers), storage=Store.name)
+
+    async def stop(self) -> None:
+        """Lets calls finish, writes what is unsettled, then closes what they used."""
+        await self.tasks.drain(policy.GRACE_PERIOD_SECONDS)
+        lost = await self._backlog.close(policy.STORE_TIMEOUT_SECONDS)
+        if lost:
+            self.logger.error("settlements_lost", count=lost)
+        await self.alerts.close()
+        await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
+        await self.store.close()
+        self.logger.info("stopped")
+
+    def app(self) -> Gateway:
+        """The ASGI application."""
+        settings = self._settings
+        docs = settings.docs or not settings.is_production
+        token = settings.metrics_token
+        return Gateway(
+            create_api(self.endpoints, routes, title=SERVICE, docs=docs),
+            lifespan=self,
+            identity=Identity(
+                settings.named_keys,
+                anonymous_allowed=settings.anonymous_allowed,
+                trusted_proxies=settings.trusted_proxy_cidrs,
+                metrics_token=token.get_secret_value() if token else None,
+                metrics_open=not settings.is_production,
+            ),
+            visibility=Visibility(RequestLog(self.logger), self.metrics, self.alerts),
+            route_of=route_of,
+            max_body_bytes=settings.max_body_bytes,
+        )
+
+    # The parts
+
+    def _create_providers(self, configuration: Configuration) -> dict[str, Provider]:
+        settings = configuration.service
+        timeouts = Timeouts(
+            settings.connect_timeout_seconds,
+            settings.first_byte_timeout_seconds,
+            settings.idle_timeout_seconds,
+        )
+        adapters = {adapter.name: adapter for adapter in ADAPTERS}
+        return {
+            name: Provider(
+                adapters[name](provider),
+                Transport(
+                    provider.base_url,
+                    timeouts,
+                    max_reply_bytes=policy.MAX_REPLY_BYTES,
+                    max_connections=policy.MAX_CONCURRENT_CALLS,
+                ),
+            )
+            for name, provider in configuration.providers.items()
+        }
+
+    def _create_chat(self, configuration: Configuration) -> GuardedChat:
+        settings = configuration.service
+        return GuardedChat(
+            providers=self._providers,
+            prices=resolve_prices(configuration),
+            gate=ContextGate(
+                TokenCounter(),
+                max_input_tokens=settings.max_input_tokens,
+                max_output_tokens=settings.max_output_tokens,
+                max_history_messages=settings.max_history_messages,
+            ),
+            admission=Admission(
+                self.store,
+                Limits(
+                    RateLimit(settings.rate_limit_requests, settings.rate_limit_window_seconds),
+                    settings.daily_budget_nano_usd,
+                    settings.daily_budget_per_caller_nano_usd,
+                    settings.idempotency_ttl_seconds,
+                ),
+                BudgetCalendar(ZoneInfo(settings.budget_timezone)),
+                self._backlog,
+                on_budget=self._on_budget,
+                on_exhausted=self._on_exhausted,
+            ),
+            fallback=Fallback(
+                {name: self._guard(provider) for name, provider in self._providers.items()},
+                Retry(
+                    settings.max_attempts,
+                    RetryBudget(policy.RETRY_BUDGET_RATIO, policy.RETRY_BUDGET_RESERVE),
+                    asyncio.sleep,
+                    random.Random(),
+                ),
+                self.alerts.fire,
+            ),
+            store=self.store,
+            tasks=self.tasks,
+            timing=Timing(settings.deadline_seconds, settings.stream_max_seconds),
+            idempotency_from_body=settings.idempotency_from_body,
+        )
+
+    def _guard(self, provider: Provider) -> GuardedProvider:
+        breaker = CircuitBreaker(
+            failures=policy.BREAKER_FAILURES,
+            cool_down_seconds=policy.BREAKER_COOL_DOWN_SECONDS,
+            on_open=lambda: self.alerts.fire(
+                f"breaker_open:{provider.name}",
+                f"{provider.name} failed {policy.BREAKER_FAILURES} times in a row and is not asked"
+                f" for {policy.BREAKER_COOL_DOWN_SECONDS:g} s.",
+            ),
+        )
+        self.metrics.watch_breaker(provider.name, lambda: BREAKER_VALUES[breaker.state])
+        return GuardedProvider(provider, breaker, Bulkhead(policy.MAX_CONCURRENT_CALLS))
+
+    # What the parts report
+
+    def _on_budget(self, state: BudgetState) -> None:
+        limit = self._settings.daily_budget_nano_usd
+        self.metrics.budget_used(state.committed_nano_usd / limit)
+        if state.settled_nano_usd >= policy.BUDGET_WARNING_RATIO * limit:
+            self.alerts.fire(
+                f"budget_80:{state.day}",
+                f"{state.settled_nano_usd / limit:.0%} of the daily budget of"
+                f" ${self._settings.daily_budget_usd} is spent.",
+                cool_down_seconds=policy.DAY_SECONDS,
+            )
+
+    def _on_exhausted(self, day: str) -> None:
+        self.alerts.fire(
+            f"budget_100:{day}",
+            f"The daily budget of ${self._settings.daily_budget_usd} is used up; requests are"
+            " refused until midnight.",
+            cool_down_seconds=policy.DAY_SECONDS,
+        )
+
+    def _on_store_transition(self, reachable: bool, waiting: int) -> None:
+        self.metrics.store_reachable(reachable)
+        if reachable:
+            self.logger.info("store_reachable")
+        else:
+            self.logger.error("store_unreachable", settlements_waiting=waiting)
+
+
+def resolve_prices(configuration: Configuration) -> dict[str, Price]:
+    list_ids = {adapter.name: adapter.price_list_id for adapter in ADAPTERS}
+    return {
+        name: resolve(settings, list_ids[name])
+        for name, settings in configuration.providers.items()
+    }
+
+
+def _secrets(configuration: Configuration) -> list[str]:
+    """Every value that must not be written anywhere."""
+    settings = configuration.service
+    secrets = [key for _, key in settings.named_keys]
+    secrets += [
+        provider.api_key.get_secret_value() for provider in configuration.providers.values()
+    ]
+    optional = (settings.metrics_token, settings.alert_webhook_url)
+    return secrets + [secret.get_secret_value() for secret in optional if secret is not None]

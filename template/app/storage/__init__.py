@@ -1,0 +1,1 @@
+"""Where limits, budgets, claims and summaries are kept: the port, and the store of this service."""

@@ -1,0 +1,41 @@
+"""Model calls run in tasks of their own, so that no framework's cancellation cuts them off."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from .errors import ShuttingDown
+
+T = TypeVar("T")
+
+
+class Tasks:
+    """The calls under way. Shutdown waits for them before anything that they use is closed."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+        self.draining = False
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Raises `ShuttingDown` once draining has begun."""
+        if self.draining:
+            work.close()
+            raise ShuttingDown("The service is shutting down; try again.", retry_after_seconds=1)
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits `work`; when the one who waits is cancelled, the work goes on to its end."""
+        return await asyncio.shield(self.start(work))
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Lets the running tasks finish, then cancels those left; each settles on its way out."""
+        self.draining = True
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace_seconds)
+        for task in tuple(self._running):
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace_seconds)

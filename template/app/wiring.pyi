@@ -1,0 +1,15 @@
+"""What a rendered `wiring.py` offers, for checking the template where it lies. Never rendered."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from .api.asgi import ASGIApp, Scope
+from .providers.base import ProviderAdapter
+from .storage.base import Store as _Store
+
+SERVICE: Final[str]
+ADAPTERS: Final[tuple[type[ProviderAdapter], ...]]
+Store: type[_Store]
+routes: Any
+create_api: Callable[..., ASGIApp]
+route_of: Callable[[Scope], str | None]

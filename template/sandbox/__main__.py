@@ -1,0 +1,88 @@
+"""`python -m sandbox`: the service as `python -m app` runs it, with stand-ins for all it needs.
+
+What the environment already holds is kept; a `.env` file yields to what is set here.
+"""
+
+import importlib
+import os
+import pkgutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from types import FrameType
+
+from sandbox.server import Sandbox
+
+DEFAULTS = {
+    "ENVIRONMENT": "development",
+    "HOST": "127.0.0.1",
+    "PORT": "8000",
+    "SERVICE_API_KEYS": "demo:demo-key",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status of the service; 2 without starting it in production."""
+    if os.environ.get("ENVIRONMENT", "").strip().lower() == "production":
+        print("The sandbox does not run with ENVIRONMENT=production.", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _exit)
+    with ExitStack() as stack:
+        try:
+            sandbox = stack.enter_context(Sandbox.in_thread())
+            _set_environment(sandbox, stack)
+            _introduce(sandbox)
+            from app.__main__ import main as serve
+
+            return serve(argv)
+        except KeyboardInterrupt:
+            return 0
+
+
+def _set_environment(sandbox: Sandbox, stack: ExitStack) -> None:
+    os.environ.update(sandbox.environment(os.environ))
+    for variable, run in _stores():
+        if not os.environ.get(variable):
+            os.environ[variable] = stack.enter_context(run)
+    for variable, value in DEFAULTS.items():
+        os.environ[variable] = os.environ.get(variable) or value
+
+
+def _stores() -> Iterator[tuple[str, AbstractContextManager[str]]]:
+    """What the service's store needs to run, by the variable that tells it where that is."""
+    for module in pkgutil.iter_modules([str(Path(__file__).with_name("stores"))]):
+        store = importlib.import_module(f"sandbox.stores.{module.name}")
+        yield store.VARIABLE, store.run()
+
+
+def _introduce(sandbox: Sandbox) -> None:
+    keys = os.environ["SERVICE_API_KEYS"]
+    key = "demo-key" if keys == DEFAULTS["SERVICE_API_KEYS"] else "<a key of SERVICE_API_KEYS>"
+    service = f"http://{os.environ['HOST']}:{os.environ['PORT']}"
+    vendor = next(iter(sandbox.vendors))
+    fault = f'{{"vendor": "{vendor}", "faults": [{{"status": 500}}, {{"status": 500}}]}}'
+    print(
+        f"""Stand-ins for {" and ".join(sandbox.vendors)} answer at {sandbox.url}.
+The service, once it is up, answers at {service}:
+
+  curl {service}/v1/chat/completions -H 'Authorization: Bearer {key}' \\
+    -H 'Content-Type: application/json' -d '{{"messages": [{{"role": "user", "content": "Hi"}}]}}'
+
+Let the next two calls to {vendor} fail, and see what arrived:
+
+  curl {sandbox.url}/_sandbox/faults -d '{fault}'
+  curl {sandbox.url}/_sandbox/requests
+""",
+        flush=True,
+    )
+
+
+def _exit(signum: int, frame: FrameType | None) -> None:
+    # Not the default, which would leave the store's files behind.
+    raise SystemExit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Runs the service as its owner does, `python -m app`, and reads what it answers and logs."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that is up. `log` is the file that its output goes to."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def client(self, key: str | None, **headers: str) -> httpx.Client:
+        """A client that authenticates with `key`."""
+        authorization = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(
+            base_url=self.url, headers={**authorization, **headers}, timeout=30, trust_env=False
+        )
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The JSON lines logged so far, those of one event if wanted."""
+        lines = [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
+        return [line for line in lines if event is None or line.get("event") == event]
+
+    def line_of(self, request_id: str) -> dict[str, Any]:
+        """The line of one request; it is written just after the response."""
+        return eventually(
+            lambda: next(
+                (line for line in self.lines("request") if line["request_id"] == request_id), None
+            )
+        )
+
+
+@contextmanager
+def running(environment: Mapping[str, str]) -> Iterator[Service]:
+    """The service under exactly these variables, up until the block ends."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "service.log"
+        with log.open("wb") as output:
+            process = start({"PORT": str(port), **environment}, output)
+        service = Service(f"http://127.0.0.1:{port}", log, process)
+        try:
+            _wait_until_ready(service)
+            yield service
+        finally:
+            process.terminate()
+            process.wait(STOP_SECONDS)
+
+
+def start(environment: Mapping[str, str], output: IO[bytes] | int, *arguments: str) -> subprocess.Popen[bytes]:
+    """Starts `python -m app` with these variables and nothing else of the caller's own."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.Popen(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=ROOT,
+        env={**inherited, **environment},
+        stdout=output,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def eventually(look: Callable[[], T | None], seconds: float = 5.0) -> T:
+    """The first result of `look()` that is not None or false; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = look()
+        if result:
+            return result
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def _wait_until_ready(service: Service) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        assert service.process.poll() is None, f"the service ended: {service.output()}"
+        try:
+            if httpx.get(f"{service.url}/readyz", trust_env=False).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline, f"the service is not ready: {service.output()}"
+        time.sleep(0.05)
