@@ -1,0 +1,63 @@
+# Needs Python 3.11 or newer, git and make. uv is taken from the PATH, or put into .uv/ first.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format environment clean
+
+# The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$python" && break; done)
+
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
+ifeq ($(UV),)
+UV := .uv/bin/uv
+environment: .uv/bin/uv
+export PATH := $(PATH):$(CURDIR)/.uv/bin
+endif
+
+# With a fitting interpreter at hand there is nothing to download.
+ifneq ($(PYTHON),)
+export UV_PYTHON_DOWNLOADS ?= never
+endif
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+demo: environment ## Render a default service, fire each guardrail at it, print what each did
+	$(UV) run python -m tests.demo
+
+test: environment ## The whole suite, in parallel
+	$(UV) run pytest --numprocesses auto
+
+check: lint ## The quick tier: what reads the code, and the tests of the CLI
+	$(UV) run pytest --numprocesses auto tests/cli
+
+lint: environment ## Formatter, linter and type checkers, without changing a file
+	$(UV) run ruff format --check
+	$(UV) run ruff check
+	$(UV) run mypy
+	$(UV) run --directory template mypy --config-file ../pyproject.toml app sandbox tests
+
+format: environment ## Format, and mend what the linter can mend
+	$(UV) run ruff format
+	$(UV) run ruff check --fix
+
+clean: ## Remove the environments and caches
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+environment:
+	@test -e "$${UV_PROJECT_ENVIRONMENT:-.venv}/pyvenv.cfg" || $(UV) venv $(if $(PYTHON),--python $(PYTHON))
+	$(UV) sync
+
+# An environment of its own: `uv sync` removes from .venv whatever it did not put there. Debian
+# ships venv and pip as packages of their own, so either will do.
+.uv/bin/uv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; python3 here is:" \
+		"$$(python3 --version 2>&1). Install one, or uv, which brings its own." >&2; exit 1; }
+	@echo "uv is not on the PATH: installing it into .uv/"
+	@rm -rf .uv && { $(PYTHON) -m venv .uv >/dev/null 2>&1 || rm -rf .uv; }
+	@if test -x .uv/bin/python; then .uv/bin/python -m pip install --quiet uv; \
+	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+		$(PYTHON) -m pip install --quiet --target .uv uv; \
+	else echo "$(PYTHON) has neither venv nor pip: install them (Debian, Ubuntu:" \
+		"apt install python3-venv), or install uv." >&2; exit 1; fi

@@ -1,0 +1,194 @@
+"""The commands and their flags; a failure becomes a line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from . import environment, git, prompts
+from .answers import FLAGS, from_file, from_flags, settle
+from .errors import Cancelled, ScaffoldError
+from .folder import require_usable
+from .new import create, print_files, print_summary
+from .questionnaire import Answer, OpenQuestion, Questionnaire
+from .source import template_root, template_source
+
+app = typer.Typer(
+    help="Make an LLM service whose production guardrails are wired, tested and proven to fire.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> NoReturn:
+    """The console script."""
+    git.forget_calling_repository()
+    _exit_cleanly_on_signals()
+    try:
+        # Typer's standalone mode would print a usage error as a panel of several lines.
+        sys.exit(typer.main.get_command(app)(standalone_mode=False))
+    except ScaffoldError as error:
+        _fail(str(error), error.status)
+    except typer.TyperException as error:
+        if not error.format_message():  # `scaffold` alone, which has printed its help
+            sys.exit(2)
+        _fail(f"{error.format_message()} See `scaffold --help`.", 2)
+
+
+def _exit_cleanly_on_signals() -> None:
+    """Let a closed terminal or a `kill` unwind the stack, so that what was begun is cleaned up."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, _frame: sys.exit(128 + number))
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    console = Console(stderr=True)
+    console.print(Text.assemble(("error: ", "red"), message), soft_wrap=True)
+    sys.exit(status)
+
+
+def _complete(question: str) -> Callable[[str], Iterator[tuple[str, str]]]:
+    def complete(incomplete: str) -> Iterator[tuple[str, str]]:
+        for choice in next(q for q in _open_questions() if q.name == question).choices:
+            if choice.value.startswith(incomplete):
+                yield choice.value, choice.description
+
+    return complete
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"scaffold {version('scaffold-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def scaffold(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show it.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What holds for every command."""
+
+
+@app.command()
+def new(
+    dest: Annotated[
+        Path, typer.Argument(help="The folder to make.", metavar="DEST", show_default=False)
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The service's name; else the folder's.", metavar="NAME")
+    ] = None,
+    framework: Annotated[
+        str | None,
+        typer.Option(
+            help="The web framework.", metavar="NAME", autocompletion=_complete("framework")
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Where state lives.", metavar="NAME", autocompletion=_complete("storage")
+        ),
+    ] = None,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model provider; repeatable, the first is the primary.",
+            metavar="NAME",
+            autocompletion=_complete("providers"),
+        ),
+    ] = None,
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Ask nothing: the rest takes its default.")
+    ] = False,
+    answers: Annotated[
+        Path | None, typer.Option(help="A YAML file of answers; flags win over it.", metavar="FILE")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be written, and write nothing.")
+    ] = False,
+    no_install: Annotated[
+        bool, typer.Option("--no-install", help="Leave `uv sync` to you.")
+    ] = False,
+) -> None:
+    """Make a new service in DEST, asking for what the flags leave open.
+
+    `scaffold options` lists the choices.
+    """
+    console = _console()
+    source = template_source()
+    destination = dest.resolve()
+    require_usable(destination, source.root)
+    uv = None if no_install or dry_run else environment.find_uv()
+    questionnaire = Questionnaire(source.root, destination.name)
+    given = from_file(answers, questionnaire) if answers else {}
+    given |= from_flags(name, framework, storage, provider or [])
+    try:
+        settled, asked = settle(questionnaire, given, use_defaults=defaults)
+        print_summary(console, source, settled, destination)
+        if dry_run:
+            print_files(console, source, settled, destination)
+            return
+        if asked and not prompts.confirm("Make it?"):
+            raise Cancelled("nothing was written")
+        create(console, source, settled, destination, uv)
+    except (KeyboardInterrupt, EOFError) as error:
+        raise Cancelled("cancelled: nothing is left behind") from error
+    console.print(f"\n{questionnaire.next_steps(settled, dest)}")
+
+
+@app.command()
+def options(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the questions, their choices and defaults."""
+    questions = _open_questions()
+    if as_json:
+        print(json.dumps({question.name: _as_json(question) for question in questions}, indent=2))
+        return
+    console = _console()
+    for question in questions:
+        console.print(Text.assemble((FLAGS[question.name], "bold"), f"  {question.help}"))
+        for choice in question.choices:
+            mark = "*" if question.is_default(choice) else " "
+            console.print(f"  {mark} {choice.value:<18} {choice.description}")
+    console.print("* is the default. The first --provider is the primary.")
+
+
+def _open_questions() -> list[OpenQuestion]:
+    """Every question, as it stands when the ones before it took their defaults."""
+    questions: list[OpenQuestion] = []
+
+    def take_default(question: OpenQuestion) -> Answer:
+        questions.append(question)
+        return question.default
+
+    Questionnaire(template_root(), "my-service").answer({}, take_default)
+    return questions
+
+
+def _as_json(question: OpenQuestion) -> dict[str, object]:
+    return {
+        "flag": FLAGS[question.name],
+        "help": question.help,
+        "multiple": question.multiple,
+        "choices": [asdict(choice) for choice in question.choices],
+        "default": question.default,
+    }
+
+
+def _console() -> Console:
+    """Plain text to stdout: a path may look like markup. Colour is rich's to decide (NO_COLOR)."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)

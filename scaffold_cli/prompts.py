@@ -1,0 +1,60 @@
+"""The questions on a terminal: arrow keys, checkboxes, one line of description for each choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import questionary
+
+from .questionnaire import Answer, Choice, OpenQuestion
+
+
+def ask(question: OpenQuestion) -> Answer:
+    """Put one question and wait. Raises `KeyboardInterrupt` on Ctrl-C and `EOFError` on Ctrl-D."""
+    answer: Answer = _prompt(question).unsafe_ask()
+    # In place of the prompt's own echo, which repeats the description.
+    print(f"? {question.help} {', '.join(answer) if isinstance(answer, list) else answer}")
+    return answer
+
+
+def confirm(message: str) -> bool:
+    """A yes-or-no question whose default is yes. Raises as `ask` does."""
+    agreed: bool = questionary.confirm(message, default=True).unsafe_ask()
+    return agreed
+
+
+def _prompt(question: OpenQuestion) -> questionary.Question:
+    if not question.choices:
+        return questionary.text(
+            question.help,
+            default=str(question.default),
+            validate=_validator(question),
+            erase_when_done=True,
+        )
+    width = max(len(choice.title) for choice in question.choices)
+    choices = [_choice(choice, width, question) for choice in question.choices]
+    if question.multiple:
+        return questionary.checkbox(
+            question.help,
+            choices=choices,
+            validate=_validator(question),
+            erase_when_done=True,
+        )
+    return questionary.select(
+        question.help, choices=choices, default=str(question.default), erase_when_done=True
+    )
+
+
+def _choice(choice: Choice, width: int, question: OpenQuestion) -> questionary.Choice:
+    return questionary.Choice(
+        f"{choice.title:<{width}}  {choice.description}".rstrip(),
+        value=choice.value,
+        checked=question.multiple and question.is_default(choice),
+    )
+
+
+def _validator(question: OpenQuestion) -> Callable[[Answer], bool | str]:
+    def validate(answer: Answer) -> bool | str:
+        return question.problem_with(answer) or True
+
+    return validate

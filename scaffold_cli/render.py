@@ -1,0 +1,55 @@
+"""One call of Copier, its failures in one line, and the record that a later update starts from."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import yaml
+
+from .errors import ScaffoldError
+from .questionnaire import Answers
+from .source import TemplateSource
+
+
+def render(source: TemplateSource, answers: Answers, folder: Path) -> None:
+    """Render the template into `folder`. Raises `ScaffoldError` for whatever goes wrong."""
+    # Imported here: half a second that `--help` and shell completion do not need.
+    import copier
+
+    try:
+        with warnings.catch_warnings():
+            # Of dirty and shallow checkouts; what matters of that, the summary says.
+            warnings.simplefilter("ignore")
+            copier.run_copy(
+                str(source.root),
+                folder,
+                data=dict(answers),
+                vcs_ref=source.ref,
+                defaults=True,
+                quiet=True,
+            )
+        if source.dirty:
+            _record_version(folder / ".copier-answers.yml", source.version)
+    except Exception as error:
+        raise ScaffoldError(f"the template could not be rendered: {_first_line(error)}") from error
+
+
+def _record_version(answers_file: Path, version: str | None) -> None:
+    """Name a commit that exists.
+
+    From a working tree with changes Copier renders, and records, a temporary commit of its own,
+    which no later update would find.
+    """
+    line = yaml.safe_dump({"_commit": version}) if version else ""
+    text = answers_file.read_text(encoding="utf-8")
+    answers_file.write_text(
+        re.sub(r"^_commit:.*\n", line, text, flags=re.MULTILINE), encoding="utf-8"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    # A command that Copier ran prints as its whole invocation; its stderr says what happened.
+    text = str(getattr(error, "stderr", "") or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,1 @@
+"""What this repository promises, from the command line to the rendered service on a socket."""
