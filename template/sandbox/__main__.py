@@ -61,8 +61,11 @@ def _introduce(sandbox: Sandbox) -> None:
     keys = os.environ["SERVICE_API_KEYS"]
     key = "demo-key" if keys == DEFAULTS["SERVICE_API_KEYS"] else "<a key of SERVICE_API_KEYS>"
     service = f"http://{os.environ['HOST']}:{os.environ['PORT']}"
-    vendor = next(iter(sandbox.vendors))
-    fault = f'{{"vendor": "{vendor}", "faults": [{{"status": 500}}, {{"status": 500}}]}}'
+    control = f"{sandbox.url}/_sandbox"
+    faults = "\n".join(
+        f"""  curl {control}/faults -d '{{"vendor": "{name}", "faults": [{{"status": 500}}]}}'"""
+        for name in sandbox.vendors
+    )
     print(
         f"""Stand-ins for {" and ".join(sandbox.vendors)} answer at {sandbox.url}.
 The service, once it is up, answers at {service}:
@@ -70,10 +73,10 @@ The service, once it is up, answers at {service}:
   curl {service}/v1/chat/completions -H 'Authorization: Bearer {key}' \\
     -H 'Content-Type: application/json' -d '{{"messages": [{{"role": "user", "content": "Hi"}}]}}'
 
-Let the next two calls to {vendor} fail, and see what arrived:
+Let a vendor's next call fail (sandbox/faults.py tells how else), and see what arrived:
 
-  curl {sandbox.url}/_sandbox/faults -d '{fault}'
-  curl {sandbox.url}/_sandbox/requests
+{faults}
+  curl {control}/requests
 """,
         flush=True,
     )

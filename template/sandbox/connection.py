@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection of the server: h11 for what is well formed, the socket for what is not."""
+"""One HTTP/1.1 connection: h11 for what is well formed, the bare socket for what is not."""
 
 import asyncio
 import socket

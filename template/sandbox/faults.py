@@ -1,15 +1,17 @@
 """Scripted answers: what goes wrong with one request to a stand-in, and where.
 
-Fault(status=500)                               an error in the vendor's own format
-Fault(status=429, headers={"retry-after": "2"})
-Fault(error="quota_exhausted")                  the same by name
-Fault(html=True)                                a proxy's error page
-Fault(delay_seconds=3)                          a late first byte
-Fault(drip_seconds=1)                           one byte a second
-Fault(action="stall")                           accepted, then silent
-Fault(action="stall", after_chunks=0)           headers, then silent
-Fault(action="end", after_chunks=40)            cut short, though whole to HTTP
-Fault(reply=Reply(text="Yes"))                  no fault at all: only another reply
+The same members, as JSON, are what `POST /_sandbox/faults` takes.
+
+    Fault(status=500)                               an error in the vendor's own format
+    Fault(status=429, headers={"retry-after": "2"})
+    Fault(error="quota_exhausted")                  the same by name
+    Fault(html=True)                                a proxy's error page
+    Fault(delay_seconds=3)                          a late first byte
+    Fault(drip_seconds=1)                           one byte a second
+    Fault(action="stall")                           accepted, then silent
+    Fault(action="stall", after_chunks=0)           headers, then silent
+    Fault(action="end", after_chunks=40)            cut short, though whole to HTTP
+    Fault(reply=Reply(text="Yes"))                  no fault at all: only another reply
 """
 
 from collections.abc import Mapping

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, Positi
 
 NO_EXTRA = ConfigDict(extra="forbid")
 
+Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["end", "length", "stop_sequence", "tool_calls", "refusal"]
 
 
@@ -54,7 +55,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Role
     text: str
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NoReturn
 
-from sandbox.model import Completion, Finish, Prompt, Reply, Turn, complete, words
+from sandbox.model import Completion, Finish, Prompt, Reply, Role, Turn, complete, words
 from sandbox.vendors import (
     Answer,
     ErrorName,
@@ -29,7 +29,14 @@ PARAMETERS = """
     response_format safety_identifier seed service_tier stop store stream stream_options temperature
     tool_choice tools top_logprobs top_p user verbosity web_search_options
 """
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
 MODELS = ("gpt-6-luna", "gpt-5.4-mini", "gpt-4.1-mini")
 INVALID = "invalid_request_error"
 CAN_REASON = re.compile(r"o\d|gpt-[5-9]")
@@ -191,7 +198,7 @@ def _prompt(body: dict[str, Any]) -> Prompt:
     functions = [tool["function"] for tool in body.get("tools") or ()]
     wants_text = response_format["type"] == "text"
     return Prompt(
-        turns=[_turn(message) for message in body["messages"]],
+        turns=[Turn(ROLES[m["role"]], text_of(m.get("content"))) for m in body["messages"]],
         max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
         stop=[stop] if isinstance(stop, str) else stop,
         tools={function["name"]: function.get("parameters") or {} for function in functions},
@@ -200,19 +207,6 @@ def _prompt(body: dict[str, Any]) -> Prompt:
         if wants_text
         else response_format.get("json_schema", {}).get("schema", {}),
     )
-
-
-def _turn(message: dict[str, Any]) -> Turn:
-    text = text_of(message.get("content"))
-    match message["role"]:
-        case "system" | "developer":
-            return Turn("system", text)
-        case "tool" | "function":
-            return Turn("tool", text)
-        case "assistant":
-            return Turn("assistant", text)
-        case _:
-            return Turn("user", text)
 
 
 def _completion(request: Request, completion: Completion, reply: Reply) -> dict[str, Any]:
