@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from .caller import Attempt, Caller
 from .errors import Billing, ProviderError, ProvidersUnavailable
 from .guardrails.availability.deadline import Deadline
-from .guardrails.context.gate import FittedRequest
+from .guardrails.context.gate import Fit
 from .guardrails.resources.admission import Operation
 from .guardrails.resources.prices import Price
-from .messages import TokenUsage
+from .messages import ChatRequest, TokenUsage
 from .providers.provider import Provider
 
 
@@ -22,9 +22,10 @@ class Call:
     caller: Caller
     operation: Operation
     chain: Sequence[Provider]
-    fitted: FittedRequest
+    fit: Fit
     deadline: Deadline
     prices: Mapping[str, Price]
+    summary: str | None = None
     _summarizing: bool = False
     _attempt_started: float = field(default_factory=time.monotonic)
     _started: float = field(default_factory=time.monotonic)
@@ -38,15 +39,13 @@ class Call:
         finally:
             self._summarizing = False
 
+    def request_for(self, provider: Provider) -> ChatRequest:
+        return self.fit.request_for(provider.name, self.summary)
+
     async def before_attempt(self, provider: Provider) -> None:
-        request = self.fitted.summary_request if self._summarizing else self.fitted.request
-        assert request is not None
-        input_tokens = (
-            self.fitted.summary_input_tokens if self._summarizing else self.fitted.input_tokens
-        )
-        worst_case = self.prices[provider.name].worst_case_nano_usd(
-            input_tokens, request.max_output_tokens or 0
-        )
+        worst_case = worst_attempt(self.fit, provider.name, self.prices[provider.name])
+        if self._summarizing:
+            worst_case = worst_summary(self.fit, self.prices[provider.name])
         if not await self.operation.spending.begin_attempt(worst_case):
             raise ProvidersUnavailable(
                 "The provider failed, and the daily budget leaves no room for another attempt.",
@@ -103,3 +102,17 @@ class Call:
         self, provider: Provider, outcome: str, seconds: float, status: int | None = None
     ) -> None:
         self.caller.record.attempts.append(Attempt(provider.name, outcome, seconds, status))
+
+
+def worst_attempt(fit: Fit, provider: str, price: Price) -> int:
+    """The most, in nano-dollars, that one attempt at `provider` can cost."""
+    fitted = fit.by_provider[provider]
+    return price.worst_case_nano_usd(fitted.input_tokens, fitted.request.max_output_tokens or 0)
+
+
+def worst_summary(fit: Fit, price: Price) -> int:
+    """The most, in nano-dollars, that one attempt at the summary can cost; 0 without one."""
+    if fit.summary is None:
+        return 0
+    output_tokens = fit.summary.request.max_output_tokens or 0
+    return price.worst_case_nano_usd(fit.summary.input_tokens, output_tokens)

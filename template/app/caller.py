@@ -5,6 +5,7 @@ The record is written along the way and read once, at the end, by the log line a
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import TracebackType
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Record:
     summarized_messages: int = 0
     refusal: str | None = None
     error: BaseException | None = None
+    traceback: TracebackType | None = None
+    """Of `error`: some frameworks take it off an exception that they have handled."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,7 @@ class Caller:
     headers: dict[str, str] = field(default_factory=dict)
     _calls: int = 0
     _when_gone: list[Callable[[], None]] = field(default_factory=list)
+    _is_gone: bool = False
 
     def next_call(self) -> int:
         """Numbers the model calls of one request, so that each has a claim of its own."""
@@ -62,9 +66,12 @@ class Caller:
         return self._calls
 
     def when_gone(self, callback: Callable[[], None]) -> None:
-        """`callback` runs when the response has ended or its reader has left."""
+        """`callback` runs when the response has ended or its reader has left; now, if it has."""
         self._when_gone.append(callback)
+        if self._is_gone:
+            self.gone()
 
     def gone(self) -> None:
+        self._is_gone = True
         while self._when_gone:
             self._when_gone.pop()()

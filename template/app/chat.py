@@ -4,13 +4,13 @@ settlement.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from . import policy
-from .call import Call
+from .call import Call, worst_attempt, worst_summary
 from .caller import Caller
 from .errors import (
     BadRequest,
@@ -23,8 +23,8 @@ from .errors import (
 )
 from .guardrails.availability.deadline import Deadline
 from .guardrails.availability.fallback import Fallback, OpenStream
-from .guardrails.context.gate import ContextGate, FittedRequest
-from .guardrails.context.summary import summary_key, with_summary
+from .guardrails.context.gate import ContextGate, Fit, SummaryCall
+from .guardrails.context.summary import summary_key
 from .guardrails.resources.admission import Admission, StoredReply
 from .guardrails.resources.idempotency import claim_for
 from .guardrails.resources.prices import Price
@@ -121,9 +121,9 @@ class GuardedChat:
         if isinstance(call, StoredReply):
             return Completion(call.reply, call.provider, replayed=True)
         try:
-            fitted = await self._with_summary(call)
+            call.summary = await self._summary(call)
             reply, provider = await self._fallback.complete(
-                call.chain, fitted, call.deadline, call, request_id=caller.request_id
+                call.chain, call.request_for, call.deadline, call, request_id=caller.request_id
             )
         except BaseException:
             await self._settle(call)
@@ -153,9 +153,13 @@ class GuardedChat:
         builder = ReplyBuilder()
         opened: OpenStream | None = None
         try:
-            fitted = await self._with_summary(call)
+            call.summary = await self._summary(call)
             opened = await self._fallback.open_stream(
-                call.chain, fitted, call.deadline, call, request_id=call.caller.request_id
+                call.chain,
+                call.request_for,
+                call.deadline,
+                call,
+                request_id=call.caller.request_id,
             )
             call.began(opened.provider)
             async with asyncio.timeout(self._timing.stream_max_seconds), opened.stack:
@@ -190,19 +194,20 @@ class GuardedChat:
     ) -> Call | StoredReply:
         """Context and admission: after this the call may cost money."""
         deadline = Deadline.after(self._timing.deadline_seconds)
-        chain = self._chain(request)
-        fitted = await self._gate.fit(request, [provider.adapter for provider in chain])
+        able = self._chain(request)
+        fit = await self._gate.fit(request, [provider.adapter for provider in able])
+        chain = [provider for provider in able if provider.name in fit.by_provider]
         claim = claim_for(
             caller, self._idempotency_from_body, lease_seconds + policy.CLAIM_MARGIN_SECONDS
         )
-        admitted = await self._admission.admit(caller, claim, self._worst_case(chain, fitted))
+        admitted = await self._admission.admit(caller, claim, self._worst_case(fit))
         if isinstance(admitted, StoredReply):
             caller.record.replayed = True
             caller.record.provider = admitted.provider
             caller.record.model = admitted.reply.model
             caller.headers |= {"x-provider": admitted.provider, "idempotent-replayed": "true"}
             return admitted
-        return Call(caller, admitted, chain, fitted, deadline, self._prices)
+        return Call(caller, admitted, chain, fit, deadline, self._prices)
 
     def _chain(self, request: ChatRequest) -> list[Provider]:
         """Who is asked, in order: the provider that the model names first, unless it is pinned."""
@@ -230,45 +235,39 @@ class GuardedChat:
             )
         return able
 
-    def _worst_case(self, chain: Sequence[Provider], fitted: FittedRequest) -> int:
-        """One attempt at the dearest provider of the chain, and one at a summary if there is one."""
-        output_tokens = fitted.request.max_output_tokens or 0
-        prices = [self._prices[provider.name] for provider in chain]
-        worst = max(p.worst_case_nano_usd(fitted.input_tokens, output_tokens) for p in prices)
-        summary = fitted.summary_request
-        if summary is None:
-            return worst
-        summary_output = summary.max_output_tokens or 0
-        return worst + max(
-            p.worst_case_nano_usd(fitted.summary_input_tokens, summary_output) for p in prices
-        )
+    def _worst_case(self, fit: Fit) -> int:
+        """One attempt at the dearest provider of the chain, and one at the summary, if any."""
+        prices = {name: self._prices[name] for name in fit.by_provider}
+        attempt = max(worst_attempt(fit, name, price) for name, price in prices.items())
+        return attempt + max(worst_summary(fit, price) for price in prices.values())
 
-    async def _with_summary(self, call: Call) -> ChatRequest:
-        """The fitted request with a summary of what was dropped, where one can be had in time."""
-        fitted = call.fitted
-        call.caller.record.trimmed_messages = len(fitted.dropped)
-        if fitted.summary_request is None:
-            return fitted.request
+    async def _summary(self, call: Call) -> str | None:
+        """A summary of what was dropped, where one can be had in time; `None`: plain trimming."""
+        first = call.fit.by_provider[call.chain[0].name]
+        call.caller.record.trimmed_messages = len(first.dropped)
+        if call.fit.summary is None:
+            return None
         try:
-            summary = await self._summary(call, fitted.summary_request)
+            summary = await self._stored_or_new_summary(call, call.fit.summary)
         except ServiceError:
-            return fitted.request
-        if summary is None:
-            return fitted.request
-        call.caller.record.summarized_messages = len(fitted.dropped)
-        return replace(fitted.request, messages=with_summary(fitted.request.messages, summary))
+            return None
+        if summary is not None:
+            call.caller.record.summarized_messages = len(first.dropped)
+        return summary
 
-    async def _summary(self, call: Call, request: ChatRequest) -> str | None:
-        key = summary_key(call.caller.name, call.fitted.dropped)
+    async def _stored_or_new_summary(self, call: Call, wanted: SummaryCall) -> str | None:
+        key = summary_key(call.caller.name, wanted.covers)
         stored = await self._store.read_summary(key)
-        if stored is not None or call.deadline.remaining_seconds < (
-            policy.SUMMARY_MIN_DEADLINE_SECONDS
-        ):
+        remaining_seconds = call.deadline.remaining_seconds
+        if stored is not None or remaining_seconds < policy.SUMMARY_MIN_DEADLINE_SECONDS:
             return stored
-        half = Deadline.after(call.deadline.remaining_seconds / 2)
         with call.summarizing():
             reply, provider = await self._fallback.complete(
-                call.chain, request, half, call, request_id=call.caller.request_id
+                call.chain,
+                lambda _: wanted.request,
+                Deadline.after(remaining_seconds / 2),
+                call,
+                request_id=call.caller.request_id,
             )
             call.answered(provider, reply.usage)
         if not reply.text.strip():
@@ -289,7 +288,8 @@ class GuardedChat:
         if adapter.thinks_out_of_sight:
             return None
         emitted = self._gate.counter.text(builder.emitted_text) * adapter.input_token_factor
-        seen = builder.usage or TokenUsage(call.fitted.input_tokens, 0)
+        fitted = call.fit.by_provider[opened.provider.name]
+        seen = builder.usage or TokenUsage(fitted.input_tokens, 0)
         return replace(seen, output_tokens=max(seen.output_tokens, int(emitted) + 1))
 
 

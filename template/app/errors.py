@@ -29,16 +29,16 @@ ProviderError                   what a provider did; `availability` decides what
 """
 
 from enum import Enum
-from typing import ClassVar
+from http import HTTPStatus
 
 
 class ServiceError(Exception):
     """An answer to the caller. `detail` says the limit, the observed value and the remedy."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     code: str = "internal_error"
-    title: ClassVar[str] = "Internal error"
-    error_type: ClassVar[str] = "api_error"
+    title: str = "Internal error"
+    error_type: str = "api_error"
     """The `type` member of OpenAI's error object."""
 
     def __init__(
@@ -144,6 +144,18 @@ class CallerBudgetExhausted(ServiceError):
 
 class InternalError(ServiceError):
     pass
+
+
+class EndpointError(ServiceError):
+    """An owner's endpoint has raised its framework's own HTTP error."""
+
+    def __init__(self, detail: str, *, status: int, headers: dict[str, str]) -> None:
+        super().__init__(detail, headers=headers)
+        self.status = status
+        self.title = HTTPStatus(status).phrase
+        self.code = self.title.lower().replace(" ", "_")
+        if status < 500:
+            self.error_type = "invalid_request_error"
 
 
 class Unavailable(ServiceError):

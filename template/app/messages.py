@@ -92,7 +92,8 @@ class TokenUsage:
     """Tokens as the vendor billed them.
 
     `input_tokens` includes `cached_input_tokens` (read from the vendor's cache, billed lower) and
-    `cache_write_tokens` (written to it, billed higher); `output_tokens` includes `reasoning_tokens`.
+    `cache_write_tokens` (written to it, billed higher); `output_tokens` includes
+    `reasoning_tokens`.
     """
 
     input_tokens: int

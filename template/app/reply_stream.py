@@ -1,4 +1,4 @@
-"""What a route iterates while a task of ours reads the provider: a bounded queue between the two."""
+"""What a route iterates while a task of ours reads the provider: a bounded queue between both."""
 
 import asyncio
 from collections.abc import AsyncIterator

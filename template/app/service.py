@@ -10,7 +10,6 @@ from .api.asgi import Gateway, Visibility
 from .api.endpoints import Endpoints
 from .api.identity import Identity
 from .chat import GuardedChat, Timing
-from .guardrails.availability.bulkhead import Bulkhead
 from .guardrails.availability.circuit_breaker import CircuitBreaker, State
 from .guardrails.availability.fallback import Fallback, GuardedProvider
 from .guardrails.availability.retry import Retry, RetryBudget
@@ -83,8 +82,9 @@ class Service:
         settings = self._settings
         docs = settings.docs or not settings.is_production
         token = settings.metrics_token
+        api = create_api(self.endpoints, routes, title=SERVICE, docs=docs)
         return Gateway(
-            create_api(self.endpoints, routes, title=SERVICE, docs=docs),
+            api,
             lifespan=self,
             identity=Identity(
                 settings.named_keys,
@@ -94,7 +94,7 @@ class Service:
                 metrics_open=not settings.is_production,
             ),
             visibility=Visibility(RequestLog(self.logger), self.metrics, self.alerts),
-            route_of=route_of,
+            route_of=lambda scope: route_of(api, scope),
             max_body_bytes=settings.max_body_bytes,
         )
 
@@ -172,7 +172,7 @@ class Service:
             ),
         )
         self.metrics.watch_breaker(provider.name, lambda: BREAKER_VALUES[breaker.state])
-        return GuardedProvider(provider, breaker, Bulkhead(policy.MAX_CONCURRENT_CALLS))
+        return GuardedProvider(provider, breaker, asyncio.Semaphore(policy.MAX_CONCURRENT_CALLS))
 
     # What the parts report
 

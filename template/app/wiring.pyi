@@ -12,4 +12,4 @@ ADAPTERS: Final[tuple[type[ProviderAdapter], ...]]
 Store: type[_Store]
 routes: Any
 create_api: Callable[..., ASGIApp]
-route_of: Callable[[Scope], str | None]
+route_of: Callable[[Any, Scope], str | None]

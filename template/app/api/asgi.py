@@ -57,7 +57,8 @@ class Visibility:
 
 
 class Gateway:
-    """Wraps a framework's app. `route_of(scope)` is the template of the route that was taken."""
+    """Wraps a framework's app. `route_of(scope)` is the template of the route that a request
+    takes, or would take had it not been refused before."""
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class Gateway:
         except CallerLeft:
             caller.record.outcome = "disconnected"
             return
-        connection = Connection(receive, caller)
+        connection = Connection(receive, caller, response)
         try:
             await self._app(scope, connection.receive, response.send)
         except ServiceError as refused:
@@ -145,8 +146,6 @@ class Gateway:
             await response.problem(refused)
         finally:
             connection.close()
-        if connection.left and not response.complete:
-            caller.record.outcome = "disconnected"
 
     def _identify(self, scope: Scope, headers: dict[str, str], caller: Caller) -> None:
         path = scope["path"]
@@ -210,7 +209,7 @@ class Gateway:
         route = self._route_of(scope) or UNMATCHED
         method = scope["method"]
         status = response.status or 499
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, ServiceError):
             self._visibility.alerts.fire(
                 f"unhandled_error:{type(error).__name__}",
                 f"{type(error).__name__} at {method} {route}, request {caller.request_id}.",
@@ -239,12 +238,12 @@ class Connection:
     `Caller.gone` and end.
     """
 
-    def __init__(self, receive: Receive, caller: Caller) -> None:
+    def __init__(self, receive: Receive, caller: Caller, response: "Response") -> None:
         self._caller = caller
+        self._response = response
         self._body_read = False
         self._watch = asyncio.ensure_future(receive())
         self._watch.add_done_callback(self._on_disconnect)
-        self.left = False
 
     async def receive(self) -> Message:
         if not self._body_read:
@@ -257,8 +256,8 @@ class Connection:
         self._watch.cancel()
 
     def _on_disconnect(self, watch: "asyncio.Future[Message]") -> None:
-        if not watch.cancelled() and watch.exception() is None:
-            self.left = True
+        if not watch.cancelled() and watch.exception() is None and not self._response.complete:
+            self._caller.record.outcome = "disconnected"
             self._caller.gone()
 
 

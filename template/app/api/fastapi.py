@@ -1,16 +1,18 @@
 """FastAPI: routes and the OpenAPI document. What the routes do stands in `Endpoints`."""
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from ..caller import Caller
 from ..chat import GuardedChat
-from ..errors import InternalError, InvalidBody, MethodNotAllowed, NotFound, ServiceError
-from .asgi import CALLER_KEY, ASGIApp, Scope
+from ..errors import EndpointError, InvalidBody, MethodNotAllowed, NotFound, ServiceError
+from .asgi import CALLER_KEY, Scope
 from .endpoints import Answer, Endpoints
 from .openapi import DESCRIPTION, chat_completions_docs, complete_document
 
@@ -32,7 +34,7 @@ CurrentCaller = Annotated[Caller, Depends(_caller)]
 """Who is calling; hand it to `chat.complete`, `chat.stream` or `chat.admit`."""
 
 
-def create_api(endpoints: Endpoints, routes: APIRouter, *, title: str, docs: bool) -> ASGIApp:
+def create_api(endpoints: Endpoints, routes: APIRouter, *, title: str, docs: bool) -> FastAPI:
     """The service's routes and the owner's, with `/docs` and `/openapi.json` if wanted."""
     api = FastAPI(
         title=title,
@@ -51,9 +53,13 @@ def create_api(endpoints: Endpoints, routes: APIRouter, *, title: str, docs: boo
     return api
 
 
-def route_of(scope: Scope) -> str | None:
-    """The template of the route that was taken, such as `/items/{id}`."""
-    return getattr(scope.get("route"), "path", None)
+def route_of(api: FastAPI, scope: Scope) -> str | None:
+    """The template of the route that a request takes, such as `/items/{id}`."""
+    taken = scope.get("route")
+    if taken is None:
+        taken = next((r for r in api.routes if r.matches(scope)[0] is not Match.NONE), None)
+    path: str | None = getattr(taken, "path", None)
+    return path
 
 
 def _add_routes(api: FastAPI, endpoints: Endpoints) -> None:
@@ -92,23 +98,23 @@ def _add_error_handlers(api: FastAPI, endpoints: Endpoints) -> None:
 
     @api.exception_handler(HTTPException)
     async def http_exception(request: Request, error: HTTPException) -> Response:
-        problem = _as_problem(error, request)
-        answer = endpoints.problem(problem, _caller(request))
-        return _response(Answer(answer.body, error.status_code, answer.headers))
+        return _response(endpoints.problem(_as_problem(error, request), _caller(request)))
 
 
 def _as_problem(error: HTTPException, request: Request) -> ServiceError:
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     match error.status_code:
+        case 404 if error.detail == HTTPStatus.NOT_FOUND.phrase:
+            return NotFound("There is no such route.", headers=headers)
         case 404:
             return NotFound(str(error.detail), headers=headers)
         case 405:
-            allow = headers.get("allow", "another method")
+            allow = headers.get("allow", "other methods")
             return MethodNotAllowed(
-                f"{request.method} is not for this route: {allow} is.", headers=headers
+                f"This route takes {allow}, not {request.method}.", headers=headers
             )
         case _:
-            return InternalError(str(error.detail), headers=headers)
+            return EndpointError(str(error.detail), status=error.status_code, headers=headers)
 
 
 def _response(answer: Answer) -> Response:

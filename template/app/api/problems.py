@@ -32,10 +32,13 @@ def error_member(error: ServiceError) -> dict[str, Any]:
 
 
 def problem_body(error: ServiceError, caller: Caller) -> bytes:
-    """The document as bytes; the caller's record keeps what it was refused for."""
+    """The document as bytes; the caller's record keeps why, and for 5xx the error itself."""
     if caller.record.outcome == "ok":
         caller.record.outcome = "failed" if caller.record.attempts else "refused"
     caller.record.refusal = error.code
+    if error.status >= 500 and caller.record.error is None:
+        caller.record.error = error
+        caller.record.traceback = error.__traceback__
     return orjson.dumps(problem_document(error, caller.request_id))
 
 

@@ -6,9 +6,11 @@ with the value that changes nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic_core import ErrorDetails
 
 from ..errors import BadRequest
 from ..messages import (
@@ -187,7 +189,7 @@ class ParsedRequest:
 
 
 def parse(body: bytes) -> ParsedRequest:
-    """Reads a request's body once. Raises `BadRequest`, naming the parameter and never its value."""
+    """Reads a body once. Raises `BadRequest`, which names the parameter and never its value."""
     try:
         parsed = ChatCompletionRequest.model_validate_json(body)
     except ValidationError as error:
@@ -264,7 +266,7 @@ def _response_format(
 
 
 def _bad_request(error: ValidationError) -> BadRequest:
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    first = _most_precise(error.errors(include_input=False, include_url=False))
     if first["type"] == "json_invalid":
         return BadRequest("The body is not valid JSON.", code="invalid_json")
     name = _parameter_name(first["loc"])
@@ -277,7 +279,16 @@ def _bad_request(error: ValidationError) -> BadRequest:
     message = (
         first["msg"].replace("Input should", "should").replace("Field required", "is required")
     )
+    if first["type"] == "union_tag_invalid":  # pydantic's words repeat the value
+        message = f"its type should be one of {first['ctx']['expected_tags']}"
     return BadRequest(f"{name}: {message}.", param=name)
+
+
+def _most_precise(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """For a value that fits no branch of a union: what the branch says that it came furthest in."""
+    place = errors[0]["loc"][:-1]
+    same = [error for error in errors if error["loc"][: len(place)] == place]
+    return max(same, key=lambda error: len(error["loc"]))
 
 
 def _parameter_name(location: tuple[int | str, ...]) -> str:
@@ -287,4 +298,5 @@ def _parameter_name(location: tuple[int | str, ...]) -> str:
     kept = [part for part in outer if isinstance(part, int) or part in fields]
     if isinstance(last, int) or ("[" not in last and last not in ("str", "float", "int")):
         kept.append(last)
-    return ".".join(str(part) for part in kept)
+    # A branch may be called as its field is: `image_url.image_url.url`.
+    return ".".join(str(part) for part, _ in groupby(kept))

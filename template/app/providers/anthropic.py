@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal
 
-import orjson
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
@@ -56,9 +55,10 @@ _KINDS: Final[Mapping[str, Blame]] = {
     "request_too_large": Blame.REQUEST,
 }
 _ACCOUNT_CODES: Final = re.compile(r".*(spend_limit|billing|organization|cmek).*")
-# Anthropic words these as plain invalid requests, without a code.
+# Anthropic words these as plain invalid requests, without a code. Only beginnings count: further on
+# a message may quote the caller.
 _ACCOUNT_PROSE: Final = re.compile(
-    r"credit balance is too low|API usage limits|spend limit|^\W*(thinking|model)\b", re.IGNORECASE
+    r"your credit balance|you have reached your specified|\W*(thinking|model)\b", re.IGNORECASE
 )
 _PROSE_CODES: Final = (
     (
@@ -185,7 +185,9 @@ class Anthropic:
         }
         if self._takes_sampling:
             body |= {"temperature": request.temperature, "top_p": request.top_p}
-        return HTTPCall("/v1/messages", self._headers, orjson.dumps(_without_none(body)))
+        return HTTPCall(
+            "/v1/messages", self._headers, json_fields.dump(json_fields.without_none(body))
+        )
 
     def decode(self, body: bytes) -> ChatReply:
         try:
@@ -216,7 +218,7 @@ class Anthropic:
         kind = json_fields.identifier(error.get("type"))
         blame = failures.blame_of(status) if status else _KINDS.get(kind or "", Blame.VENDOR)
         is_account_code = kind == "billing_error" or _ACCOUNT_CODES.fullmatch(code or "")
-        if is_account_code or (blame is Blame.REQUEST and _ACCOUNT_PROSE.search(prose)):
+        if is_account_code or (blame is Blame.REQUEST and _ACCOUNT_PROSE.match(prose)):
             blame = Blame.ACCOUNT
         if blame is Blame.REQUEST and code is None:
             code = next((word for known, word in _PROSE_CODES if known.search(prose)), None)
@@ -224,6 +226,10 @@ class Anthropic:
 
     def _redacted(self, prose: str) -> str:
         return prose.replace(self._settings.api_key.get_secret_value(), "***")
+
+
+Adapter = Anthropic
+"""The name by which the composition root finds it."""
 
 
 class _StreamDecoder:
@@ -339,10 +345,6 @@ _READERS: Final[Mapping[str, Callable[[_StreamDecoder, Fields], Chunk | None]]] 
 }
 
 
-def _without_none(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in body.items() if value is not None}
-
-
 def _message_obstacles(message: Message) -> Iterator[str]:
     if message.name and message.role != "tool":  # a result is named by its call already
         yield "name"
@@ -413,7 +415,7 @@ def _arguments(call: ToolCall) -> dict[str, Any] | None:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    return _without_none(
+    return json_fields.without_none(
         {
             "name": tool.name,
             "description": tool.description,
@@ -468,7 +470,7 @@ def _tool_call(block: Fields) -> ToolCall:
     return ToolCall(
         id=json_fields.text(block, "id"),
         name=json_fields.text(block, "name"),
-        arguments=orjson.dumps(json_fields.fields(block, "input")).decode(),
+        arguments=json_fields.dump(json_fields.fields(block, "input")).decode(),
     )
 
 

@@ -1,8 +1,9 @@
-"""Reads the fields of a vendor's JSON without trusting its shape.
+"""Writes JSON for vendors, and reads the fields of theirs without trusting its shape.
 
 What is absent or null takes its neutral value; what is of another type raises `Unreadable`.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,6 +18,18 @@ _PATH: Final = re.compile(r"[A-Za-z0-9_.\[\]]{1,200}")
 
 class Unreadable(Exception):
     """Not the documented form. It never quotes what was read."""
+
+
+def without_none(body: Fields) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def dump(body: Fields) -> bytes:
+    """`body` as JSON."""
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:  # a caller's schema may hold integers beyond 64 bits
+        return json.dumps(body).encode()
 
 
 def parse(raw: bytes | str) -> Fields:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Literal
 
-import orjson
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
@@ -153,7 +152,9 @@ class OpenAI:
             body |= {"temperature": request.temperature, "top_p": request.top_p}
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return HTTPCall("/chat/completions", self._headers, orjson.dumps(_without_none(body)))
+        return HTTPCall(
+            "/chat/completions", self._headers, json_fields.dump(json_fields.without_none(body))
+        )
 
     def decode(self, body: bytes) -> ChatReply:
         try:
@@ -189,6 +190,10 @@ class OpenAI:
         if not isinstance(prose, str):
             return None
         return prose.replace(self._settings.api_key.get_secret_value(), "***")
+
+
+Adapter = OpenAI
+"""The name by which the composition root finds it."""
 
 
 class _StreamDecoder:
@@ -239,10 +244,6 @@ class _StreamDecoder:
         return (chunk,) if says_something else ()
 
 
-def _without_none(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in body.items() if value is not None}
-
-
 def _has_image(message: Message) -> bool:
     return any(isinstance(part, Image) for part in message.content)
 
@@ -256,7 +257,7 @@ def _message(message: Message) -> dict[str, Any]:
         }
         for call in message.tool_calls
     ]
-    return _without_none(
+    return json_fields.without_none(
         {
             "role": message.role,
             "content": _content(message) or (None if calls else ""),
@@ -291,7 +292,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
         "parameters": tool.parameters,
         "strict": tool.strict,
     }
-    return {"type": "function", "function": _without_none(function)}
+    return {"type": "function", "function": json_fields.without_none(function)}
 
 
 def _tool_choice(choice: str | None) -> str | dict[str, Any] | None:
@@ -303,7 +304,7 @@ def _tool_choice(choice: str | None) -> str | dict[str, Any] | None:
 def _response_format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
     if wanted is None:
         return None
-    return _without_none({"type": wanted.type, "json_schema": wanted.json_schema})
+    return json_fields.without_none({"type": wanted.type, "json_schema": wanted.json_schema})
 
 
 def _reply(reply: Fields) -> ChatReply:

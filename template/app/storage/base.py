@@ -33,12 +33,14 @@ class Claim:
     """The right to run one request once.
 
     `key` already names caller and route; `fingerprint` is that of the request's body. The claim
-    ends with its lease when nobody settles it.
+    ends with its lease when nobody settles it. One that `takes_over` is granted whoever holds the
+    key or has left a reply under it, and theirs ends.
     """
 
     key: str
     fingerprint: str
     lease_seconds: float
+    takes_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,7 @@ class Store:
         self, db: sqlite3.Connection, claim: Claim | None, rate: RateState, now: int
     ) -> Refused | Replay | None:
         row = self._one(db, "find_claim", key=claim.key) if claim is not None else None
-        if claim is None or row is None:
+        if claim is None or row is None or claim.takes_over:
             return None
         fingerprint, _, state, reply, expires_at = row
         if expires_at <= now:

@@ -17,6 +17,10 @@ class State(Enum):
     HALF_OPEN = "half_open"
 
 
+class Pass:
+    """Leave for one call to go in; given back when the call has ended."""
+
+
 class CircuitBreaker:
     """Closed, until `failures` in a row open it; after `cool_down_seconds` one probe decides."""
 
@@ -34,7 +38,7 @@ class CircuitBreaker:
         self._clock = clock
         self._failures = 0
         self._opened_at: float | None = None
-        self._probing = False
+        self._probe: Pass | None = None
 
     @property
     def state(self) -> State:
@@ -43,20 +47,27 @@ class CircuitBreaker:
         cooled_down = self._clock() - self._opened_at >= self._cool_down_seconds
         return State.HALF_OPEN if cooled_down else State.OPEN
 
-    def try_enter(self) -> bool:
-        """Whether a call may be made. Each `True` is answered by one call to `leave`."""
+    def enter(self) -> Pass | None:
+        """A pass when a call may be made. Each is given back by one call to `leave`."""
         match self.state:
             case State.CLOSED:
-                return True
-            case State.HALF_OPEN if not self._probing:
-                self._probing = True
-                return True
+                return Pass()
+            case State.HALF_OPEN if self._probe is None:
+                self._probe = Pass()
+                return self._probe
             case _:
-                return False
+                return None
 
-    def leave(self, error: BaseException | None) -> None:
+    def leave(self, entry: Pass, error: BaseException | None) -> None:
         """Judges the call that has ended; for a stream, at its end."""
-        self._probing = False
+        if self._opened_at is None:
+            self._judge(error)
+        elif entry is self._probe:
+            self._probe = None
+            self._judge(error)
+        # Else a call from before the breaker opened, which says nothing of now.
+
+    def _judge(self, error: BaseException | None) -> None:
         if error is None or isinstance(error, ProviderRejectsRequest):
             self._failures = 0
             self._opened_at = None

@@ -22,7 +22,6 @@ from ...errors import (
 )
 from ...messages import ChatReply, ChatRequest, Chunk
 from ...providers.provider import Provider
-from .bulkhead import Bulkhead
 from .circuit_breaker import CircuitBreaker, State
 from .deadline import Deadline
 from .retry import Retry
@@ -46,22 +45,29 @@ class AttemptObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GuardedProvider:
+    """A provider behind its breaker and its bulkhead.
+
+    `places` is the bulkhead: beyond it calls wait within their deadline, so that one slow provider
+    does not take every place in the process.
+    """
+
     provider: Provider
     breaker: CircuitBreaker
-    bulkhead: Bulkhead
+    places: asyncio.Semaphore
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """A place at this provider. How the block ends is what the breaker judges."""
-        async with self.bulkhead.place():
-            if not self.breaker.try_enter():
+        async with self.places:
+            entry = self.breaker.enter()
+            if entry is None:
                 raise BreakerOpen
             try:
                 yield
             except BaseException as error:
-                self.breaker.leave(error)
+                self.breaker.leave(entry, error)
                 raise
-            self.breaker.leave(None)
+            self.breaker.leave(entry, None)
 
 
 class BreakerOpen(Exception):
@@ -94,7 +100,7 @@ class Fallback:
     async def complete(
         self,
         chain: Sequence[Provider],
-        request: ChatRequest,
+        request_for: Callable[[Provider], ChatRequest],
         deadline: Deadline,
         observer: AttemptObserver,
         *,
@@ -106,14 +112,15 @@ class Fallback:
             async with guarded.place():
                 provider = guarded.provider
                 await observer.before_attempt(provider)
-                return await provider.complete(request, request_id=request_id), provider
+                reply = await provider.complete(request_for(provider), request_id=request_id)
+                return reply, provider
 
         return await self._first_answer(chain, ask, deadline, observer)
 
     async def open_stream(
         self,
         chain: Sequence[Provider],
-        request: ChatRequest,
+        request_for: Callable[[Provider], ChatRequest],
         deadline: Deadline,
         observer: AttemptObserver,
         *,
@@ -127,7 +134,7 @@ class Fallback:
                 provider = guarded.provider
                 await observer.before_attempt(provider)
                 chunks = await stack.enter_async_context(
-                    provider.stream(request, request_id=request_id)
+                    provider.stream(request_for(provider), request_id=request_id)
                 )
                 first = await anext(chunks)
                 return OpenStream(provider, first, chunks, stack.pop_all())

@@ -1,6 +1,6 @@
 """Decides, before anything is spent, what of a request a provider will see."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ... import policy
@@ -8,23 +8,44 @@ from ...errors import ContextTooLong
 from ...messages import ChatRequest, Message
 from ...providers.base import ProviderAdapter
 from .history import Trimmed, trim
-from .summary import summary_request
+from .summary import summary_request, with_summary
 from .token_count import TOKENS_PER_MESSAGE, Size, TokenCounter, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class FittedRequest:
-    """A request within all limits.
-
-    `input_tokens` is an upper bound of what the provider will count, a summary included.
-    `summary_request` asks for a summary of `dropped`, when one fits.
-    """
+    """What one provider may be asked. `input_tokens` is an upper bound of what it will count."""
 
     request: ChatRequest
     input_tokens: int
     dropped: tuple[Message, ...] = ()
-    summary_request: ChatRequest | None = None
-    summary_input_tokens: int = 0
+    room_for_summary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryCall:
+    """The call that asks for a summary of `covers`, within the limits of every provider."""
+
+    request: ChatRequest
+    input_tokens: int
+    covers: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The request as each provider's tokenizer allows it, by the provider's name, in order."""
+
+    by_provider: Mapping[str, FittedRequest]
+    summary: SummaryCall | None = None
+
+    def request_for(self, provider: str, summary: str | None) -> ChatRequest:
+        """With `summary`, unless this provider lacks other messages or has no room for it."""
+        fitted = self.by_provider[provider]
+        covered = self.summary is not None and self.summary.covers == fitted.dropped
+        if summary is None or not covered or not fitted.room_for_summary:
+            return fitted.request
+        messages = with_summary(fitted.request.messages, summary)
+        return replace(fitted.request, messages=messages)
 
 
 class ContextGate:
@@ -43,67 +64,66 @@ class ContextGate:
         # With a small window a summary may take a quarter of it, not all.
         self._summary_tokens = min(policy.SUMMARY_OUTPUT_TOKENS, max_input_tokens // 4)
 
-    async def fit(self, request: ChatRequest, adapters: Sequence[ProviderAdapter]) -> FittedRequest:
-        """Clamps the output, trims the history. Raises `ContextTooLong` when that is not enough.
+    async def fit(self, request: ChatRequest, adapters: Sequence[ProviderAdapter]) -> Fit:
+        """Clamps the output and trims the history, for each of `adapters` by its own count.
 
-        `adapters` are those that may see the request; the dearest count of them holds.
+        A provider for which even the least is too long is left out. Raises `ContextTooLong`, with
+        the first one's count, when that leaves none.
         """
-        tokenizer = Tokenizer.of(adapters)
-        sizes, frame_size = await self.counter.request(request)
+        sizes, frame = await self.counter.request(request)
+        request = replace(request, max_output_tokens=self._clamp(request.max_output_tokens))
+        fits: dict[str, FittedRequest] = {}
+        refusal: ContextTooLong | None = None
+        for adapter in adapters:
+            try:
+                fits[adapter.name] = self._fit_one(request, sizes, frame, Tokenizer.of([adapter]))
+            except ContextTooLong as error:
+                refusal = refusal or error
+        if not fits:
+            assert refusal is not None
+            raise refusal
+        first = next(iter(fits.values()))
+        if not first.room_for_summary:
+            return Fit(fits)
+        return Fit(fits, self._summary_call(request, first.dropped, Tokenizer.of(adapters)))
+
+    def _fit_one(
+        self, request: ChatRequest, sizes: Sequence[Size], frame_size: Size, tokenizer: Tokenizer
+    ) -> FittedRequest:
         tokens = [tokenizer.tokens(size) for size in sizes]
         frame = tokenizer.tokens(frame_size)
         whole = self._trim(request, tokens, frame)
         if not whole.fits:
             raise self._too_long(whole.tokens + frame)
-        request = replace(request, max_output_tokens=self._clamp(request.max_output_tokens))
         if not whole.dropped:
             return FittedRequest(request, whole.tokens + frame)
-        return self._fit_with_summary(request, tokens, sizes, frame, whole, tokenizer)
-
-    def _fit_with_summary(
-        self,
-        request: ChatRequest,
-        tokens: Sequence[int],
-        sizes: Sequence[Size],
-        frame: int,
-        trimmed: Trimmed,
-        tokenizer: Tokenizer,
-    ) -> FittedRequest:
-        """Trims once more to make room for a summary; without one where there is no room."""
+        # Trimmed once more, so that a summary finds room; without one where there is none.
         room = tokenizer.tokens(Size(self._summary_tokens, 4 * TOKENS_PER_MESSAGE))
         roomier = self._trim(request, tokens, frame + room)
-        if not roomier.fits:
-            return FittedRequest(
-                self._select(request, trimmed), trimmed.tokens + frame, _dropped(request, trimmed)
-            )
-        summary, summary_tokens = self._ask_for_summary(request, roomier, tokens, tokenizer)
+        kept, room = (roomier, room) if roomier.fits else (whole, 0)
         return FittedRequest(
-            self._select(request, roomier),
-            roomier.tokens + frame + (room if summary else 0),
-            _dropped(request, roomier),
-            summary,
-            summary_tokens,
+            replace(request, messages=tuple(request.messages[i] for i in kept.kept)),
+            kept.tokens + frame + room,
+            tuple(request.messages[i] for i in kept.dropped),
+            room_for_summary=roomier.fits,
         )
 
-    def _ask_for_summary(
-        self,
-        request: ChatRequest,
-        trimmed: Trimmed,
-        tokens: Sequence[int],
-        tokenizer: Tokenizer,
-    ) -> tuple[ChatRequest | None, int]:
-        """The summary's own call over the newest of the dropped messages that fit into one."""
+    def _summary_call(
+        self, request: ChatRequest, dropped: tuple[Message, ...], tokenizer: Tokenizer
+    ) -> SummaryCall | None:
+        """A call over the newest of `dropped` that fit into one, by the dearest count."""
         instruction = self.counter.message(summary_request((), "", 1).messages[0])
         total = tokenizer.tokens(instruction) + 4 * TOKENS_PER_MESSAGE
         material: list[Message] = []
-        for i in reversed(trimmed.dropped):
-            with_this = total + tokens[i] + TOKENS_PER_MESSAGE
+        for message in reversed(dropped):
+            with_this = total + tokenizer.tokens(self.counter.message(message)) + TOKENS_PER_MESSAGE
             if with_this <= self._max_input_tokens:
-                material.insert(0, request.messages[i])
+                material.insert(0, message)
                 total = with_this
         if not material:
-            return None, 0
-        return summary_request(material, request.model, self._summary_tokens), total
+            return None
+        asked = summary_request(material, request.model, self._summary_tokens)
+        return SummaryCall(asked, total, dropped)
 
     def _trim(self, request: ChatRequest, tokens: Sequence[int], frame: int) -> Trimmed:
         return trim(
@@ -112,9 +132,6 @@ class ContextGate:
             max_messages=self._max_history_messages,
             max_tokens=self._max_input_tokens - frame,
         )
-
-    def _select(self, request: ChatRequest, trimmed: Trimmed) -> ChatRequest:
-        return replace(request, messages=tuple(request.messages[i] for i in trimmed.kept))
 
     def _clamp(self, wanted: int | None) -> int:
         return min(wanted or self._max_output_tokens, self._max_output_tokens)
@@ -125,7 +142,3 @@ class ContextGate:
             f" {self._max_input_tokens}; shorten the system message or the last message.",
             param="messages",
         )
-
-
-def _dropped(request: ChatRequest, trimmed: Trimmed) -> tuple[Message, ...]:
-    return tuple(request.messages[i] for i in trimmed.dropped)

@@ -55,7 +55,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """The dearest way of counting among the providers that may see a request."""
+    """A provider's way of counting; for several, the dearest of theirs."""
 
     factor: float
     image_tokens: int

@@ -12,8 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from .placeholders import is_placeholder
-from .urls import check_http_url
+from .values import check_http_url, is_placeholder
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 

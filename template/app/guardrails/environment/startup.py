@@ -15,9 +15,8 @@ from pydantic_settings import BaseSettings
 
 from ...providers.base import ProviderSettings
 from ...storage.base import StoreSettings
-from .placeholders import is_placeholder
 from .settings import SECRETS_FOLDER, Settings
-from .urls import check_http_url, production_problem
+from .values import check_http_url, is_placeholder, production_problem
 
 S = TypeVar("S", bound=BaseSettings)
 

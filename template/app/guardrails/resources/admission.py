@@ -114,12 +114,14 @@ class Admission:
         try:
             decision = await self._store.admit(request)
         except StoreUnavailable as error:
+            self._backlog.store_is(reachable=False)
             if error.outcome_unknown:
                 self._give_back(operation)
             raise
         except asyncio.CancelledError:
             self._give_back(operation)
             raise
+        self._backlog.store_is(reachable=True)
         caller.headers.update(rate_limit_headers(decision.rate))
         match decision:
             case Refused():
@@ -199,7 +201,7 @@ class Admission:
 class SettlementBacklog:
     """Settlements that could not be written wait here, in order and bounded, until they can.
 
-    `on_transition(reachable, waiting)` is called when the store goes away and when it is back.
+    `on_transition(reachable, waiting)` hears when the store goes away and when it is back.
     """
 
     def __init__(self, store: Store, on_transition: Callable[[bool, int], None]) -> None:
@@ -207,12 +209,20 @@ class SettlementBacklog:
         self._on_transition = on_transition
         self._waiting: deque[Settlement] = deque(maxlen=policy.SETTLEMENT_BACKLOG)
         self._task: asyncio.Task[None] | None = None
+        self._reachable = True
+
+    def store_is(self, *, reachable: bool) -> None:
+        """Tells what a step has found; only a change is reported."""
+        if reachable is not self._reachable:
+            self._reachable = reachable
+            self._on_transition(reachable, len(self._waiting))
 
     async def settle(self, settlement: Settlement) -> BudgetState | None:
         try:
             return await asyncio.shield(self._store.settle(settlement))
         except StoreUnavailable:
             self.put(settlement)
+            self.store_is(reachable=False)
         except asyncio.CancelledError:
             self.put(settlement)
             raise
@@ -233,22 +243,18 @@ class SettlementBacklog:
         return len(self._waiting)
 
     async def _write_when_possible(self) -> None:
-        reachable = True
         while self._waiting:
             settlement = self._waiting[0]
             try:
                 await self._store.settle(settlement)
             except StoreUnavailable:
-                if reachable:
-                    reachable = False
-                    self._on_transition(False, len(self._waiting))
+                self.store_is(reachable=False)
                 await asyncio.sleep(policy.SETTLEMENT_RETRY_SECONDS)
             else:
                 # A full backlog may have pushed it out meanwhile.
                 with suppress(ValueError):
                     self._waiting.remove(settlement)
-        if not reachable:
-            self._on_transition(True, 0)
+                self.store_is(reachable=True)
 
 
 def _refusal(refused: Refused, limits: Limits) -> ServiceError:

@@ -25,7 +25,9 @@ def claim_for(
     """The claim that `caller`'s request needs, or `None` when each request stands for itself.
 
     Without an `Idempotency-Key` the body stands for the key as `IDEMPOTENCY_FROM_BODY` says, for
-    authenticated callers only. Raises `BadRequest` for a key that is too long or not printable.
+    authenticated callers only. With `retries` a request that is no retry runs in any case, and its
+    claim is there for the retry that may follow. Raises `BadRequest` for a key that is too long or
+    not printable.
     """
     call = caller.next_call()
     fingerprint = fingerprint_of(caller.body)
@@ -40,11 +42,13 @@ def claim_for(
         return Claim(
             _hash(caller.name, caller.route, "key", key, str(call)), fingerprint, lease_seconds
         )
-    stands = from_body == "always" or (from_body == "retries" and caller.is_retry)
-    if not (stands and caller.authenticated):
+    if from_body == "off" or not caller.authenticated:
         return None
     return Claim(
-        _hash(caller.name, caller.route, "body", fingerprint, str(call)), fingerprint, lease_seconds
+        _hash(caller.name, caller.route, "body", fingerprint, str(call)),
+        fingerprint,
+        lease_seconds,
+        takes_over=from_body == "retries" and not caller.is_retry,
     )
 
 
@@ -52,11 +56,13 @@ def fingerprint_of(body: bytes) -> str:
     """The hash of a JSON body whatever its spacing and the order of its members."""
     try:
         value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return hashlib.sha256(body).hexdigest()
-    if isinstance(value, dict):
-        value = {name: member for name, member in value.items() if name not in FORM_FIELDS}
-    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        if isinstance(value, dict):
+            value = {name: member for name, member in value.items() if name not in FORM_FIELDS}
+        canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        # No JSON, or nested more deeply than can be written again.
+        canonical = body
+    return hashlib.sha256(canonical).hexdigest()
 
 
 def encode_reply(reply: ChatReply, provider: str) -> bytes:

@@ -117,7 +117,7 @@ class Metrics:
         return generate_latest(self.registry)
 
     def _model_call(self, record: Record) -> None:
-        if record.refusal:
+        if record.refusal and not record.attempts:
             self._refusals.labels(record.refusal).inc()
         if record.replayed:
             self._replays.inc()

@@ -1,5 +1,6 @@
 """Keeps secrets and prompts out of whatever is written or sent about a request."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -34,7 +35,8 @@ def _texts(body: bytes) -> Iterator[str]:
         value = body.decode("utf-8", "replace")
     for leaf in _leaves(value):
         for line in leaf.splitlines():
-            for form in {line, repr(line)[1:-1], orjson.dumps(line).decode()[1:-1]}:
+            as_json = (orjson.dumps(line).decode(), json.dumps(line))
+            for form in {line, *(quoted[1:-1] for quoted in (repr(line), *as_json))}:
                 if len(form) >= MIN_PROMPT_LENGTH:
                     yield form
 

@@ -6,6 +6,7 @@ through the same pipeline.
 
 import logging
 import sys
+from types import TracebackType
 from typing import Any, TextIO
 
 import orjson
@@ -55,7 +56,8 @@ class RequestLog:
         """`error` is an unexpected exception; its message and stack go into the line."""
         fields = _request_fields(caller, method, route, status, duration_seconds)
         if error is not None:
-            self._logger.error("request", **fields, **_error_fields(error, caller.body))
+            stack = error.__traceback__ or caller.record.traceback
+            self._logger.error("request", **fields, **_error_fields(error, stack, caller.body))
         elif status >= 500:
             self._logger.error("request", **fields)
         else:
@@ -103,8 +105,11 @@ def _request_fields(
     return fields
 
 
-def _error_fields(error: BaseException, body: bytes) -> dict[str, str]:
-    stack = structlog.processors.ExceptionRenderer()(None, "error", {"exc_info": error})
+def _error_fields(
+    error: BaseException, traceback: TracebackType | None, body: bytes
+) -> dict[str, str]:
+    exc_info = (type(error), error, traceback)
+    stack = structlog.processors.ExceptionRenderer()(None, "error", {"exc_info": exc_info})
     return {
         "error_type": type(error).__name__,
         "error_message": without_prompt(str(error), body),

@@ -1,7 +1,26 @@
-"""URLs are parsed, not searched; and none of what they hold is repeated in an error."""
+"""Judges single values: placeholders that people leave in a copied example file, and URLs, which
+are parsed, not searched. No message repeats a value.
+"""
 
 import ipaddress
+import re
 from urllib.parse import SplitResult, urlsplit
+
+_PLACEHOLDER = re.compile(
+    r"""
+      sk-x{2,}.* | x{3,} | \*{3,} | \.{3,} | -+
+    | change[-_ ]?(me|this).* | replace[-_ ]?(me|this).* | (to[-_ ]?do|tbd|fixme|dummy|none|null)
+    | placeholder | example | (your|insert|enter|put|paste)[-_ ].* | .*[-_ ]here
+    | <.*> | \$?\{.*\} | \[.*\] | \$\w+
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+
+
+def is_placeholder(value: str) -> bool:
+    """Whether `value` is empty or what stands in examples: `sk-xxx`, `changeme`, `<key>` ..."""
+    bare = value.strip().strip("\"'")
+    return not bare or _PLACEHOLDER.fullmatch(bare) is not None
 
 
 def check_http_url(url: str) -> None:

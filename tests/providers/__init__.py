@@ -1,0 +1,1 @@
+"""The adapters and the transport, against the vendors' types and against broken servers."""

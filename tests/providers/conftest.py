@@ -1,0 +1,162 @@
+"""Adapters with known keys, and a server that speaks bytes, so that it can misspeak."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "template"))
+
+from app.providers.anthropic import Anthropic, AnthropicSettings
+from app.providers.openai import OpenAI, OpenAISettings
+from app.providers.transport import Timeouts, Transport
+
+NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
+
+
+MakeOpenAI = Callable[..., OpenAI]
+MakeAnthropic = Callable[..., Anthropic]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def openai() -> MakeOpenAI:
+    """Makes an adapter; settings by keyword."""
+
+    def make(**settings: Any) -> OpenAI:
+        return OpenAI(
+            OpenAISettings(api_key=SecretStr("sk-MARKED-KEY"), **settings), now=lambda: NOW
+        )
+
+    return make
+
+
+@pytest.fixture
+def anthropic() -> MakeAnthropic:
+    """Makes an adapter; settings by keyword."""
+
+    def make(**settings: Any) -> Anthropic:
+        return Anthropic(
+            AnthropicSettings(api_key=SecretStr("sk-MARKED-KEY"), **settings), now=lambda: NOW
+        )
+
+    return make
+
+
+@dataclass
+class Visit:
+    """One connection: what came in on it, and whether the client has hung up."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    requests: list[bytes] = field(default_factory=list)
+    hung_up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def receive(self) -> bytes:
+        """The next request, head and body."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length:")
+        )
+        self.requests.append(head + await self.reader.readexactly(length))
+        return self.requests[-1]
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def wait_for_hang_up(self) -> None:
+        while await self.reader.read(65_536):
+            pass
+        self.hung_up.set()
+
+    def reset(self) -> None:
+        """Ends the connection with RST."""
+        self.writer.transport.abort()
+
+
+@dataclass
+class RawServer:
+    port: int
+    visits: list[Visit] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def requests(self) -> list[bytes]:
+        return [request for visit in self.visits for request in visit.requests]
+
+
+Script = Callable[[Visit], Awaitable[object]]
+Serve = Callable[[Script], AbstractAsyncContextManager[RawServer]]
+
+
+@pytest.fixture
+def serve() -> Serve:
+    """Runs a script for every connection, then closes it."""
+
+    @asynccontextmanager
+    async def run(script: Script) -> AsyncIterator[RawServer]:
+        running: set[asyncio.Task[None]] = set()
+
+        async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            running.add(task)
+            guest = Visit(reader, writer)
+            server.visits.append(guest)
+            try:
+                await script(guest)
+            except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                pass
+            finally:
+                running.discard(task)
+                writer.close()
+
+        listener = await asyncio.start_server(visit, "127.0.0.1", 0)
+        server = RawServer(listener.sockets[0].getsockname()[1])
+        try:
+            yield server
+        finally:
+            listener.close()
+            for task in list(running):
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    return run
+
+
+Connect = Callable[[str], AbstractAsyncContextManager[Transport]]
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Opens a transport with limits of fractions of a second and of a few kilobytes."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+    @asynccontextmanager
+    async def run(base_url: str) -> AsyncIterator[Transport]:
+        timeouts = Timeouts(connect_seconds=0.4, first_byte_seconds=0.6, idle_seconds=0.3)
+        transport = Transport(base_url, timeouts, max_reply_bytes=10_000, max_connections=4)
+        try:
+            yield transport
+        finally:
+            await transport.aclose()
+
+    return run
