@@ -11,6 +11,7 @@ from . import policy
 from .configuration import load_configuration
 from .errors import StoreUnavailable
 from .guardrails.environment.startup import Configuration, InvalidEnvironment
+from .service import Service
 from .wiring import SERVICE, Store
 
 EXIT_NOT_FIT = 2
@@ -51,9 +52,11 @@ async def _reach_store(configuration: Configuration) -> None:
 
 def _serve(configuration: Configuration) -> None:
     settings = configuration.service
+    # Several workers each make an app of their own; a single one need not read everything again.
+    several = settings.workers > 1
     uvicorn.run(
-        "app.main:create_app",
-        factory=True,
+        "app.main:create_app" if several else Service(configuration).app(),
+        factory=several,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,

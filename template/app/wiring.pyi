@@ -1,6 +1,6 @@
 """What a rendered `wiring.py` offers, for checking the template where it lies. Never rendered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from .api.asgi import ASGIApp, Scope
@@ -8,7 +8,7 @@ from .providers.base import ProviderAdapter
 from .storage.base import Store as _Store
 
 SERVICE: Final[str]
-ADAPTERS: Final[tuple[type[ProviderAdapter], ...]]
+ADAPTERS: Final[Sequence[type[ProviderAdapter]]]
 Store: type[_Store]
 routes: Any
 create_api: Callable[..., ASGIApp]

@@ -113,9 +113,11 @@ class Gateway:
             error = unexpected
             await self._crashed(response, caller, unexpected)
         except BaseException as ended:
-            caller.record.outcome = "cancelled"
-            error = ended
-            raise
+            # Whoever left before a stream began has cancelled it: that is an end like any other.
+            if caller.record.outcome != "disconnected":
+                caller.record.outcome = "cancelled"
+                error = ended
+                raise
         finally:
             caller.gone()
             self._account(scope, caller, response, started, error or caller.record.error)

@@ -70,6 +70,7 @@ async def completion_events(
     except ServiceError as error:
         caller.record.outcome = "failed"
         caller.record.refusal = error.code
+        caller.record.error = error
         yield _error_event(error)
     except Exception as error:
         caller.record.outcome = "crashed"

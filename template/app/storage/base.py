@@ -69,8 +69,9 @@ class Reservation:
 class AdmissionRequest:
     """Everything that admission decides on, together.
 
-    `operation_id` makes the step repeatable: the same operation is admitted once and owns what it
-    was given. Without `claim` nothing is claimed, without `reservation` nothing is reserved.
+    `operation_id` makes the step repeatable: an operation with a reservation is admitted once and
+    owns what it was given. Without `claim` nothing is claimed, without `reservation` nothing is
+    reserved, and a repeat is decided anew.
     """
 
     operation_id: str

@@ -61,7 +61,7 @@ class SQLiteSettings(StoreSettings):
 
 class Store:
     name: ClassVar[str] = "sqlite"
-    settings_type: ClassVar[type[SQLiteSettings]] = SQLiteSettings
+    settings_type: ClassVar[type[StoreSettings]] = SQLiteSettings
     shared_between_processes: ClassVar[bool] = True
 
     def __init__(self, settings: StoreSettings) -> None:
@@ -76,7 +76,7 @@ class Store:
         await self._run(self._create_schema)
 
     async def admit(self, request: AdmissionRequest, *, now: float | None = None) -> Decision:
-        return await self._run(lambda db: self._admit(db, request, _micros(now)))
+        return await self._run(lambda db: self._admit(db, request, now))
 
     async def top_up(self, request: TopUp) -> bool:
         return await self._run(lambda db: self._top_up(db, request))
@@ -84,7 +84,7 @@ class Store:
     async def settle(
         self, settlement: Settlement, *, now: float | None = None
     ) -> BudgetState | None:
-        return await self._run(lambda db: self._settle(db, settlement, _micros(now)))
+        return await self._run(lambda db: self._settle(db, settlement, now))
 
     async def read_summary(self, key: str, *, now: float | None = None) -> str | None:
         def read(db: sqlite3.Connection) -> str | None:
@@ -156,8 +156,12 @@ class Store:
 
     # Admission
 
-    def _admit(self, db: sqlite3.Connection, request: AdmissionRequest, now: int) -> Decision:
+    def _admit(
+        self, db: sqlite3.Connection, request: AdmissionRequest, at: float | None
+    ) -> Decision:
         with _transaction(db):
+            # Read behind the lock: who waited for it must not count as having come before.
+            now = _micros(at)
             if self._one(db, "find_operation", id=request.operation_id):
                 return self._repeat(db, request, now)
             rate, used, retry_after = self._rate_state(db, request, now)
@@ -319,9 +323,10 @@ class Store:
     # Settlement
 
     def _settle(
-        self, db: sqlite3.Connection, settlement: Settlement, now: int
+        self, db: sqlite3.Connection, settlement: Settlement, at: float | None
     ) -> BudgetState | None:
         with _transaction(db):
+            now = _micros(at)
             self._settle_claim(db, settlement, now)
             state = self._settle_cost(db, settlement)
             self._settlements += 1

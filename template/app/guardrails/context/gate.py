@@ -85,7 +85,10 @@ class ContextGate:
         first = next(iter(fits.values()))
         if not first.room_for_summary:
             return Fit(fits)
-        return Fit(fits, self._summary_call(request, first.dropped, Tokenizer.of(adapters)))
+        size_of = dict(zip(request.messages, sizes, strict=True))
+        return Fit(
+            fits, self._summary_call(request, first.dropped, size_of, Tokenizer.of(adapters))
+        )
 
     def _fit_one(
         self, request: ChatRequest, sizes: Sequence[Size], frame_size: Size, tokenizer: Tokenizer
@@ -98,7 +101,8 @@ class ContextGate:
         if not whole.dropped:
             return FittedRequest(request, whole.tokens + frame)
         # Trimmed once more, so that a summary finds room; without one where there is none.
-        room = tokenizer.tokens(Size(self._summary_tokens, 4 * TOKENS_PER_MESSAGE))
+        note = self.counter.message(with_summary((), "")[0])
+        room = tokenizer.tokens(replace(note, text_tokens=note.text_tokens + self._summary_tokens))
         roomier = self._trim(request, tokens, frame + room)
         kept, room = (roomier, room) if roomier.fits else (whole, 0)
         return FittedRequest(
@@ -109,14 +113,20 @@ class ContextGate:
         )
 
     def _summary_call(
-        self, request: ChatRequest, dropped: tuple[Message, ...], tokenizer: Tokenizer
+        self,
+        request: ChatRequest,
+        dropped: tuple[Message, ...],
+        size_of: Mapping[Message, Size],
+        tokenizer: Tokenizer,
     ) -> SummaryCall | None:
         """A call over the newest of `dropped` that fit into one, by the dearest count."""
-        instruction = self.counter.message(summary_request((), "", 1).messages[0])
-        total = tokenizer.tokens(instruction) + 4 * TOKENS_PER_MESSAGE
+        empty = summary_request((), request.model, self._summary_tokens)
+        total = tokenizer.tokens(self.counter.frame(empty)) + sum(
+            tokenizer.tokens(self.counter.message(message)) for message in empty.messages
+        )
         material: list[Message] = []
         for message in reversed(dropped):
-            with_this = total + tokenizer.tokens(self.counter.message(message)) + TOKENS_PER_MESSAGE
+            with_this = total + tokenizer.tokens(size_of[message]) + TOKENS_PER_MESSAGE
             if with_this <= self._max_input_tokens:
                 material.insert(0, message)
                 total = with_this

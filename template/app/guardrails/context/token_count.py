@@ -4,18 +4,19 @@ The ranks ship beside this file; the library would download them at first use.
 """
 
 import asyncio
-import base64
 import json
 import math
-from collections.abc import Sequence
+from binascii import a2b_base64
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain
 from typing import Final, Self
 
 import tiktoken
 
 from ... import policy
-from ...messages import ChatRequest, Image, Message, Tool
+from ...messages import ChatRequest, Image, Message
 from ...providers.base import ProviderAdapter
 
 # The definition of o200k_base, as in tiktoken's registry:
@@ -77,8 +78,8 @@ class TokenCounter:
 
     def __init__(self) -> None:
         file = resources.files(__package__).joinpath("encodings", "o200k_base.tiktoken")
-        lines = (line.split() for line in file.read_bytes().splitlines())
-        ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
+        words = file.read_bytes().split()
+        ranks = dict(zip(map(a2b_base64, words[::2]), map(int, words[1::2]), strict=True))
         self._encoding = tiktoken.Encoding(
             "o200k_base", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=_SPECIAL_TOKENS
         )
@@ -93,26 +94,16 @@ class TokenCounter:
         return sum(len(self._encoding.encode_ordinary(piece)) for piece in pieces)
 
     def message(self, message: Message) -> Size:
-        overhead = TOKENS_PER_MESSAGE
-        tokens = self.text(message.text)
+        overhead = TOKENS_PER_MESSAGE + TOKENS_PER_TOOL * len(message.tool_calls)
         if message.name:
-            tokens += self.text(message.name)
             overhead += TOKENS_PER_NAME
-        for call in message.tool_calls:
-            tokens += self.text(call.id + call.name + call.arguments)
-            overhead += TOKENS_PER_TOOL
-        if message.tool_call_id:
-            tokens += self.text(message.tool_call_id)
         images = sum(isinstance(part, Image) for part in message.content)
-        return Size(tokens, overhead, images)
+        return Size(sum(map(self.text, _message_texts(message))), overhead, images)
 
     def frame(self, request: ChatRequest) -> Size:
         """Everything but the messages: tools, the reply's schema, the start of the reply."""
-        tokens = sum(self.text(_tool_json(tool)) for tool in request.tools)
         overhead = TOKENS_PER_REPLY + TOKENS_PER_TOOL * len(request.tools)
-        if request.response_format and request.response_format.json_schema:
-            tokens += self.text(json.dumps(request.response_format.json_schema))
-        return Size(tokens, overhead)
+        return Size(sum(map(self.text, _frame_texts(request))), overhead)
 
     async def request(self, request: ChatRequest) -> tuple[tuple[Size, ...], Size]:
         """The size of each message and of the frame; long requests are counted in a thread."""
@@ -120,17 +111,23 @@ class TokenCounter:
         def count() -> tuple[tuple[Size, ...], Size]:
             return tuple(self.message(message) for message in request.messages), self.frame(request)
 
-        if _characters(request) > policy.COUNT_INLINE_CHARACTERS:
+        texts = chain(*map(_message_texts, request.messages), _frame_texts(request))
+        if sum(map(len, texts)) > policy.COUNT_INLINE_CHARACTERS:
             return await asyncio.to_thread(count)
         return count()
 
 
-def _characters(request: ChatRequest) -> int:
-    messages = sum(
-        len(m.text) + sum(len(c.arguments) for c in m.tool_calls) for m in request.messages
-    )
-    return messages + sum(len(_tool_json(tool)) for tool in request.tools)
+def _message_texts(message: Message) -> Iterator[str]:
+    yield message.text
+    yield message.name or ""
+    yield message.tool_call_id or ""
+    for call in message.tool_calls:
+        yield call.id + call.name + call.arguments
 
 
-def _tool_json(tool: Tool) -> str:
-    return json.dumps([tool.name, tool.description, tool.parameters], ensure_ascii=False)
+def _frame_texts(request: ChatRequest) -> Iterator[str]:
+    for tool in request.tools:
+        definition = [tool.name, tool.description, tool.parameters]
+        yield json.dumps(definition, ensure_ascii=False)
+    if request.response_format and request.response_format.json_schema:
+        yield json.dumps(request.response_format.json_schema)

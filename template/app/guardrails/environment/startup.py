@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from dotenv import dotenv_values
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from ...providers.base import ProviderSettings
@@ -67,11 +68,15 @@ def load(
     """Reads the process's environment and, in development, `.env` and `/run/secrets`.
 
     `provider_types` is in the default order of fallback. Each of `checks` sees the settings that
-    are well formed. Raises `InvalidEnvironment` with every problem found.
+    are well formed, and stand-ins for the others. Raises `InvalidEnvironment` with every problem
+    found.
     """
     problems: list[Problem] = []
     sources = _sources()
     service = _read(Settings, sources, problems)
+    if service is not None and any(problem.variable == "ENVIRONMENT" for problem in problems):
+        # Nobody knows which is meant; what only production asks for would be noise.
+        service = service.model_copy(update={"environment": "development"})
     chain = _chain(service, provider_types, problems)
     providers = {
         name: settings
@@ -79,14 +84,17 @@ def load(
         if (settings := _read(provider_types[name], sources, problems)) is not None
     }
     store = _read(store_type, sources, problems)
+    malformed = {problem.variable for problem in problems}
+    judged: list[Problem] = []
     for settings in providers.values():
-        problems += _provider_problems(settings, service)
+        judged += _provider_problems(settings, service)
     if service is not None:
-        problems += _service_problems(service)
+        judged += _service_problems(service)
         if service.is_production and store is not None:
-            problems += [Problem(*item) for item in store.production_problems().items()]
+            judged += [Problem(*item) for item in store.production_problems().items()]
         for check in checks:
-            problems += check(service, providers)
+            judged += check(service, providers)
+    problems += [problem for problem in judged if problem.variable not in malformed]
     if problems or service is None or store is None:
         if DOTENV.is_file() and sources["_env_file"] is None:
             problems.append(Problem(".env", "is not read, since ENVIRONMENT is not development"))
@@ -110,11 +118,21 @@ def _sources() -> dict[str, Any]:
 
 
 def _read(settings_type: type[S], sources: dict[str, Any], problems: list[Problem]) -> S | None:
+    """Stand-ins take the place of malformed variables, so that one start can judge all others."""
     try:
         return settings_type(**sources)
     except ValidationError as error:
         problems += _explain(settings_type, error)
+        malformed = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    stand_ins = {name: _stand_in(settings_type.model_fields[name]) for name in malformed}
+    try:
+        return settings_type(**sources, **stand_ins)
+    except ValidationError:
         return None
+
+
+def _stand_in(field: FieldInfo) -> Any:
+    return "https://stand-in.invalid" if field.is_required() else field.get_default()
 
 
 def _explain(settings_type: type[BaseSettings], error: ValidationError) -> Iterator[Problem]:

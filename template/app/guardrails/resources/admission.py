@@ -294,4 +294,6 @@ def _refusal(refused: Refused, limits: Limits) -> ServiceError:
 
 
 def _usd(nano_usd: int) -> str:
-    return f"${nano_usd / 1e9:,.2f}"
+    """Dollars to the cent, or as many places as a smaller amount needs."""
+    exact = f"{nano_usd / 1e9:.9f}".rstrip("0")
+    return f"${nano_usd / 1e9:,.2f}" if len(exact.partition(".")[2]) <= 2 else f"${exact}"

@@ -1,0 +1,3 @@
+"""Plugins, which pytest loads from here alone."""
+
+pytest_plugins = ["tests.matrix.progress"]

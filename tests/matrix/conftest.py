@@ -1,0 +1,82 @@
+"""The template's snapshot, and environments that combinations with the same libraries share."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.matrix.combinations import Combination
+from tests.matrix.progress import SHARED_FOLDER
+from tests.rendering import Environment, make_environment, render, take_snapshot
+
+Render = Callable[[Combination], Path]
+EnvironmentOf = Callable[[Path], Environment]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as it is on disk now, committed or not, without git's knowledge of it."""
+    return take_snapshot(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def rendered(template: Path, tmp_path: Path) -> Render:
+    """Renders a combination into a folder of the test's own."""
+
+    def start(combination: Combination) -> Path:
+        project = tmp_path / str(combination)
+        render(template, project, combination.answers)
+        return project
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def environment_of(pytestconfig: pytest.Config) -> EnvironmentOf:
+    """The environment of a rendered project, made by the first that needs just these libraries."""
+    shared = Path(pytestconfig.stash[SHARED_FOLDER])
+
+    def find(project: Path) -> Environment:
+        folder = shared / libraries_hash(project)
+        with locked(folder.with_suffix(".lock")):
+            if not folder.with_suffix(".made").exists():
+                make_environment(project, folder)
+                folder.with_suffix(".made").touch()
+        return Environment(folder)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all that this process renders: mypy recognises unchanged files by their content."""
+    return tmp_path_factory.mktemp("mypy-cache")
+
+
+def libraries_hash(project: Path) -> str:
+    """The same for projects from which uv makes the same environment."""
+    content = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    about = content["project"]
+    declared = [
+        about.get("requires-python"),
+        about.get("dependencies"),
+        about.get("optional-dependencies"),
+        content.get("dependency-groups"),
+        content.get("tool", {}).get("uv"),
+    ]
+    return hashlib.sha256(json.dumps(declared).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

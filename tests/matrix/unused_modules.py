@@ -1,0 +1,47 @@
+"""Modules of a rendered service that nothing imports: left over from an option not taken."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ENTRANCES = ("app.__main__", "app.main")
+
+
+def unused_modules(project: Path) -> set[str]:
+    """Those that no chain of imports reaches from where the service starts."""
+    paths = {_module_name(path, project): path for path in (project / "app").rglob("*.py")}
+    reached: set[str] = set()
+    waiting = list(ENTRANCES)
+    while waiting:
+        module = waiting.pop()
+        if module in paths and module not in reached:
+            reached.add(module)
+            waiting += _imports(paths[module], module)
+    return set(paths) - reached
+
+
+def _module_name(path: Path, project: Path) -> str:
+    parts = path.relative_to(project).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(path: Path, module: str) -> Iterator[str]:
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            outer = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*(outer if node.level else ()), *filter(None, [node.module])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        for name in names:
+            yield from _with_packages(name)
+
+
+def _with_packages(name: str) -> Iterator[str]:
+    """`a.b.c` imports `a` and `a.b` as well."""
+    parts = name.split(".")
+    return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
