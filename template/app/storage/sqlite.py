@@ -145,7 +145,7 @@ class Store:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
@@ -395,6 +395,20 @@ def _unavailable(error: Exception, *, outcome_unknown: bool) -> StoreUnavailable
     )
     unavailable.outcome_unknown = outcome_unknown
     return unavailable
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait for its turn here, as it does elsewhere: of several processes that
+    switch a new file at the same moment, all but one are told that it is busy."""
+    give_up_at = time.monotonic() + policy.STORE_TIMEOUT_SECONDS / 2
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.005)
 
 
 @contextmanager

@@ -26,7 +26,9 @@ def test_all_api_requests_are_logged(
     answered = lines[0]
     assert answered["input_tokens"] > 0 and answered["output_tokens"] > 0
     assert answered["cost_usd"] > 0
-    evidence(f"4 requests (200, 400, 404, 401), 4 lines; the first took {answered['duration_ms']} ms")
+    evidence(
+        f"4 requests (200, 400, 404, 401), 4 lines; the first took {answered['duration_ms']} ms"
+    )
 
 
 def test_errors_raise_alerts(

@@ -27,9 +27,7 @@ def test_the_rate_limit_is_enforced(
     evidence(f"429 after {RATE_LIMIT} of {RATE_LIMIT}, Retry-After {wait} s")
 
 
-def test_the_daily_cost_is_capped(
-    run: Run, sandbox: Sandbox, key: str, evidence: Evidence
-) -> None:
+def test_the_daily_cost_is_capped(run: Run, sandbox: Sandbox, key: str, evidence: Evidence) -> None:
     """A call that the day's budget cannot cover is refused before any provider is called."""
     with run(DAILY_BUDGET_USD="0.000001") as service, service.client(key) as client:
         refused = ask(client)

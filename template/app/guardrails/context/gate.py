@@ -61,6 +61,8 @@ class ContextGate:
         self._max_input_tokens = max_input_tokens
         self._max_output_tokens = max_output_tokens
         self._max_history_messages = max_history_messages
+        # So that at most half of a full history makes place for a summary.
+        self._block_turns = max(1, max_history_messages // 4)
         # With a small window a summary may take a quarter of it, not all.
         self._summary_tokens = min(policy.SUMMARY_OUTPUT_TOKENS, max_input_tokens // 4)
 
@@ -103,7 +105,7 @@ class ContextGate:
         # Trimmed once more, so that a summary finds room; without one where there is none.
         note = self.counter.message(with_summary((), "")[0])
         room = tokenizer.tokens(replace(note, text_tokens=note.text_tokens + self._summary_tokens))
-        roomier = self._trim(request, tokens, frame + room)
+        roomier = self._trim(request, tokens, frame + room, self._block_turns)
         kept, room = (roomier, room) if roomier.fits else (whole, 0)
         return FittedRequest(
             replace(request, messages=tuple(request.messages[i] for i in kept.kept)),
@@ -135,12 +137,15 @@ class ContextGate:
         asked = summary_request(material, request.model, self._summary_tokens)
         return SummaryCall(asked, total, dropped)
 
-    def _trim(self, request: ChatRequest, tokens: Sequence[int], frame: int) -> Trimmed:
+    def _trim(
+        self, request: ChatRequest, tokens: Sequence[int], frame: int, block_turns: int = 1
+    ) -> Trimmed:
         return trim(
             request.messages,
             tokens,
             max_messages=self._max_history_messages,
             max_tokens=self._max_input_tokens - frame,
+            block_turns=block_turns,
         )
 
     def _clamp(self, wanted: int | None) -> int:

@@ -112,7 +112,8 @@ class TokenCounter:
             return tuple(self.message(message) for message in request.messages), self.frame(request)
 
         texts = chain(*map(_message_texts, request.messages), _frame_texts(request))
-        if sum(map(len, texts)) > policy.COUNT_INLINE_CHARACTERS:
+        # Each text costs something even when it is empty.
+        if sum(len(text) + 16 for text in texts) > policy.COUNT_INLINE_CHARACTERS:
             return await asyncio.to_thread(count)
         return count()
 

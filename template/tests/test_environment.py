@@ -1,0 +1,453 @@
+"""Environment: what the service needs to start, and how it says what is missing or wrong."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+
+from app.__main__ import main
+from app.configuration import load_configuration
+from app.guardrails.environment import startup
+from app.guardrails.environment.settings import Settings
+from app.guardrails.environment.startup import Configuration, InvalidEnvironment, variable_name
+from app.main import create_app
+from app.service import Service
+from app.wiring import ADAPTERS, Store
+from tests.conftest import METRICS_TOKEN
+from tests.running import ROOT, free_port
+
+Load = Callable[..., Configuration]
+Problems = Callable[..., dict[str, str]]
+
+PROVIDERS = {adapter.name: adapter.settings_type for adapter in ADAPTERS}
+SETTINGS: tuple[type[BaseSettings], ...] = (Settings, *PROVIDERS.values(), Store.settings_type)
+NEED_A_KEY = [n for n, kind in PROVIDERS.items() if kind.model_fields["api_key"].is_required()]
+MAY_USE_HTTP = {"openai_compatible"}
+"""A model server may stand in the same cluster, without a certificate."""
+
+
+def _variables() -> dict[str, tuple[type[BaseSettings], str]]:
+    return {variable_name(kind, name): (kind, name) for kind in SETTINGS for name in _fields(kind)}
+
+
+def _fields(kind: type[BaseSettings]) -> list[str]:
+    return list(kind.model_fields)
+
+
+@pytest.fixture
+def load(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
+    """Loads the configuration from a good environment with these changes; None removes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(startup, "SECRETS_FOLDER", tmp_path / "secrets")
+    for name in _variables():
+        monkeypatch.delenv(name, raising=False)
+
+    def load_with(**changes: str | None) -> Configuration:
+        for name, value in {**environment, **changes}.items():
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, value)
+        return load_configuration()
+
+    return load_with
+
+
+@pytest.fixture
+def problems(load: Load) -> Problems:
+    """What is wrong with a good environment after these changes: variables and remedies."""
+
+    def problems_with(**changes: str | None) -> dict[str, str]:
+        try:
+            load(**changes)
+        except InvalidEnvironment as error:
+            assert all(problem.variable in str(error) for problem in error.problems)
+            return {problem.variable: problem.remedy for problem in error.problems}
+        return {}
+
+    return problems_with
+
+
+# Everything at once, by name
+
+
+def test_all_problems_are_listed_at_once(load: Load) -> None:
+    """One start names every variable that is missing, malformed or out of range, and no value."""
+    wrong = {
+        "SERVICE_API_KEYS": "canary-without-a-name",
+        "PORT": "canary",
+        "LOG_LEVEL": "canary",
+        "BUDGET_TIMEZONE": "Canary/Island",
+        "TRUSTED_PROXY_CIDRS": "canary/8",
+        "RATE_LIMIT_REQUESTS": "0",
+        "DAILY_BUDGET_USD": "-98765.4321",
+        "DEADLINE_SECONDS": "nan",
+        "ALERT_WEBHOOK_URL": "canary://hook",
+        f"{ADAPTERS[0].name.upper()}_BASE_URL": "canary",
+        f"{ADAPTERS[0].name.upper()}_INPUT_USD_PER_MTOK": "-1",
+    }
+    missing = [f"{name.upper()}_API_KEY" for name in NEED_A_KEY]
+    with pytest.raises(InvalidEnvironment) as refused:
+        load(**wrong, **dict.fromkeys(missing))
+    text = str(refused.value)
+    assert [name for name in (*wrong, *missing) if name not in text] == []
+    assert "canary" not in text.lower() and "98765" not in text
+    assert {problem.variable for problem in refused.value.problems} == {*wrong, *missing}
+
+
+def test_a_mistyped_environment_is_one_problem(problems: Problems) -> None:
+    """When nobody knows which environment is meant, only that is said."""
+    assert set(problems(ENVIRONMENT="produktion")) == {"ENVIRONMENT"}
+
+
+def test_the_app_factory_checks_too(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another server's factory ends with the same list, and without a traceback's help."""
+    with pytest.raises(InvalidEnvironment) as refused:
+        load(PORT="canary")
+    with pytest.raises(SystemExit) as ended:
+        create_app()
+    assert ended.value.code == str(refused.value)
+
+
+def test_a_configuration_shows_no_key(load: Load, environment: Mapping[str, str]) -> None:
+    """Printing the settings shows neither the providers' keys nor the callers'."""
+    shown = repr(load(METRICS_TOKEN=METRICS_TOKEN))
+    keys = [value for name, value in environment.items() if name.endswith("_API_KEY")]
+    secrets = [*keys, "key-of-caller0", METRICS_TOKEN, environment["ALERT_WEBHOOK_URL"]]
+    assert [secret for secret in secrets if secret in shown] == []
+
+
+def test_a_deadline_leaves_time_for_an_answer(problems: Problems) -> None:
+    """Limits that contradict each other are refused."""
+    assert "DEADLINE_SECONDS" in problems(DEADLINE_SECONDS="1", FIRST_BYTE_TIMEOUT_SECONDS="2")
+
+
+def test_several_workers_need_a_shared_store(problems: Problems) -> None:
+    """More than one process is refused where each would count for itself."""
+    assert ("WORKERS" in problems(WORKERS="2")) is not Store.shared_between_processes
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "  ",
+        "sk-xxx",
+        "sk-xxxxxxxxxxxx",
+        "changeme",
+        "CHANGE_ME",
+        "your-key-here",
+        "<your key>",
+        "insert-key",
+        "...",
+        "TODO",
+    ],
+)
+def test_missing_keys_and_placeholders_are_refused(problems: Problems, value: str | None) -> None:
+    """What stands in examples is no key, for any provider."""
+    for name in NEED_A_KEY:
+        assert f"{name.upper()}_API_KEY" in problems(**{f"{name.upper()}_API_KEY": value})
+
+
+def test_a_key_may_look_like_anything_else(problems: Problems) -> None:
+    """A real key is taken although parts of it look like a placeholder."""
+    for name in NEED_A_KEY:
+        assert problems(**{f"{name.upper()}_API_KEY": "sk-A8xxx-your-todo-17"}) == {}
+
+
+@pytest.mark.parametrize("entry", ["name", "name:", ":key-1234", "name:changeme", "a:same,b:same"])
+def test_callers_keys_are_checked(problems: Problems, entry: str) -> None:
+    """Each entry names one caller and a real key, and no key names two callers."""
+    assert "SERVICE_API_KEYS" in problems(SERVICE_API_KEYS=entry)
+
+
+def test_production_names_its_callers(problems: Problems) -> None:
+    """In production nobody is served without a key unless that is said."""
+    production = {"ENVIRONMENT": "production", "SERVICE_API_KEYS": ""}
+    assert "SERVICE_API_KEYS" in problems(**production)
+    assert "SERVICE_API_KEYS" not in problems(**production, ALLOW_ANONYMOUS="true")
+
+
+def test_only_the_chosen_providers_need_keys(problems: Problems) -> None:
+    """A provider that `PROVIDERS` leaves out may stay without a key."""
+    for name in PROVIDERS:
+        others = {f"{other.upper()}_API_KEY": None for other in PROVIDERS if other != name}
+        assert problems(PROVIDERS=name, **others) == {}
+
+
+def test_the_order_of_providers_is_checked(problems: Problems, load: Load) -> None:
+    """`PROVIDERS` sets the order of fallback; unknown names and repeated ones are refused."""
+    backwards = list(PROVIDERS)[::-1]
+    assert list(load(PROVIDERS=" , ".join(backwards)).providers) == backwards
+    for wrong in ("nobody", f"{backwards[0]},{backwards[0]}"):
+        assert "PROVIDERS" in problems(PROVIDERS=wrong)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "url", ["no url", "ftp://example.com", "https://", "https://[::1", "https://example.com?key=x"]
+)
+def test_addresses_are_parsed(problems: Problems, url: str) -> None:
+    """What is no http(s) URL with a host is refused, in development too."""
+    for name in PROVIDERS:
+        assert f"{name.upper()}_BASE_URL" in problems(**{f"{name.upper()}_BASE_URL": url})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://models.example.com/v1",
+        "https://localhost/v1",
+        "https://api.localhost",
+        "https://127.0.0.1:8443",
+        "https://[::1]/v1",
+        "https://0.0.0.0",
+    ],
+)
+def test_production_refuses_unsafe_addresses(problems: Problems, url: str) -> None:
+    """A public vendor is reached by https and not on this machine."""
+    for name in PROVIDERS:
+        variable = f"{name.upper()}_BASE_URL"
+        refused = variable in problems(ENVIRONMENT="production", **{variable: url})
+        assert refused is (name not in MAY_USE_HTTP)
+
+
+def test_addresses_are_not_searched_for_words(problems: Problems) -> None:
+    """A host that merely contains "localhost" is another host."""
+    for name in PROVIDERS:
+        variable = f"{name.upper()}_BASE_URL"
+        url = "https://localhost.example.com/127.0.0.1"
+        assert variable not in problems(ENVIRONMENT="production", **{variable: url})
+
+
+def test_production_refuses_an_unsafe_webhook(problems: Problems) -> None:
+    """Alerts leave by https too."""
+    for url in ("http://hooks.example.com/T0/B1", "https://localhost/hook"):
+        assert "ALERT_WEBHOOK_URL" in problems(ENVIRONMENT="production", ALERT_WEBHOOK_URL=url)
+
+
+def test_credentials_in_an_address_are_not_echoed(load: Load) -> None:
+    """A refused URL is named by its variable: its password stays unsaid."""
+    urls = {f"{name.upper()}_BASE_URL": "http://me:canary@example.com" for name in PROVIDERS}
+    urls["ALERT_WEBHOOK_URL"] = "http://me:canary@example.com/hook"
+    with pytest.raises(InvalidEnvironment) as refused:
+        load(ENVIRONMENT="production", **urls)
+    assert "ALERT_WEBHOOK_URL" in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+# Prices
+
+
+def test_a_model_without_a_price_is_refused(problems: Problems) -> None:
+    """An unknown model would be free and no budget would hold: its price must be declared."""
+    for name in PROVIDERS:
+        prefix = name.upper()
+        prices = [f"{prefix}_INPUT_USD_PER_MTOK", f"{prefix}_OUTPUT_USD_PER_MTOK"]
+        unknown = {f"{prefix}_MODEL": "a-model-of-tomorrow"}
+        remedy = problems(**unknown, **dict.fromkeys(prices))[f"{prefix}_MODEL"]
+        assert all(variable in remedy for variable in prices)
+        half = {prices[0]: "1", prices[1]: None}
+        assert f"{prefix}_MODEL" in problems(**unknown, **half)
+        assert problems(**unknown, **dict.fromkeys(prices, "1.5")) == {}
+        assert problems(**unknown, **dict.fromkeys(prices, "0")) == {}
+
+
+# Files
+
+
+@pytest.fixture
+def dotenv(load: Load, environment: Mapping[str, str], tmp_path: Path) -> Path:
+    """A `.env` that holds the whole environment; the process' own holds nothing."""
+    path = tmp_path / ".env"
+    path.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+    return path
+
+
+def test_dotenv_is_read_in_development(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.env` fills in what the process' environment does not say, which comes first."""
+    monkeypatch.setenv("RATE_LIMIT_REQUESTS", "7")
+    configuration = load_configuration()
+    assert configuration.service.rate_limit_requests == 7
+    assert configuration.service.first_byte_timeout_seconds == 1
+    assert list(configuration.providers) == list(PROVIDERS)
+
+
+def test_dotenv_is_not_read_in_production(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Production gets real variables; a `.env` that lies about is said to be of no use."""
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    with pytest.raises(InvalidEnvironment) as refused:
+        load_configuration()
+    assert {f"{name.upper()}_API_KEY" for name in NEED_A_KEY} <= {
+        problem.variable for problem in refused.value.problems
+    }
+    assert ".env is not read" in str(refused.value)
+
+
+def test_secrets_may_be_files(load: Load, environment: Mapping[str, str], tmp_path: Path) -> None:
+    """A key may come from a file of its name, as Docker and Kubernetes mount them."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    keys = {f"{name.upper()}_API_KEY": "a-key-from-a-file" for name in NEED_A_KEY}
+    for name, value in keys.items():
+        (secrets / name.lower()).write_text(f"{value}\n")
+    configuration = load(**dict.fromkeys(keys))
+    for name in NEED_A_KEY:
+        assert configuration.providers[name].api_key.get_secret_value() == "a-key-from-a-file"
+
+
+def test_the_example_lists_exactly_the_settings() -> None:
+    """`.env.example` has each variable once, and no other."""
+    names = [name for name, _, _ in _example()]
+    assert sorted(names) == sorted(_variables())
+
+
+def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of `.env.example` that is commented shows what holds without it."""
+    for name, value, is_commented in _example():
+        kind, field = _variables()[name]
+        default = kind.model_fields[field].get_default()
+        if name == "PROVIDERS":
+            assert value.split(",") == list(PROVIDERS)
+        elif is_commented and value:
+            assert _read(kind, field, value, monkeypatch) == default, name
+
+
+def test_dotenv_stays_here() -> None:
+    """Neither git nor a container image takes `.env` along."""
+    for ignored in (".gitignore", ".dockerignore"):
+        assert ".env" in (ROOT / ignored).read_text(encoding="utf-8").splitlines()
+
+
+def _example() -> list[tuple[str, str, bool]]:
+    """Names, values, and whether they are commented."""
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    lines = re.findall(r"^(# )?([A-Z][A-Z0-9_]*)=(.*)$", text, re.MULTILINE)
+    return [(name, value, bool(comment)) for comment, name, value in lines]
+
+
+def _read(
+    kind: type[BaseSettings], field: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> object:
+    """What a setting is when its variable holds `value` and all others what they need."""
+    others = {
+        name: SecretStr("a key") if name == "api_key" else "https://example.com"
+        for name, info in kind.model_fields.items()
+        if info.is_required() and name != field
+    }
+    monkeypatch.setenv(variable_name(kind, field), value)
+    try:
+        create: Callable[..., BaseSettings] = kind
+        value_read: object = getattr(create(**others), field)
+        return value_read
+    finally:
+        monkeypatch.delenv(variable_name(kind, field))
+
+
+# The check
+
+
+def test_check_validates_and_ends(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m app --check` says that a good environment is good, and serves nothing."""
+    load()
+    assert main(["--check"]) == 0
+    assert capsys.readouterr().out == "The environment is fit to serve.\n"
+
+
+def test_check_says_what_is_wrong(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends with another status and the list of problems, on the error output."""
+    with pytest.raises(InvalidEnvironment) as refused:
+        load(PORT="canary")
+    assert main(["--check"]) != 0
+    assert capsys.readouterr() == ("", f"{refused.value}\n")
+
+
+def test_an_unreachable_store_is_refused(
+    load: Load,
+    environment: Mapping[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A store that does not answer ends the start with one line, unless there is none to reach."""
+    nobody = _unreachable(environment, tmp_path)
+    load(**nobody)
+    started = time.monotonic()
+    status = main(["--check"])
+    assert time.monotonic() - started < 10
+    output = capsys.readouterr().err
+    assert (status != 0) is (nobody != {})
+    assert output.startswith(f"The {Store.name} store cannot be reached: " if nobody else "")
+    assert output.count("\n") == (1 if nobody else 0)
+
+
+def _unreachable(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The store's address with nobody behind it; nothing for a store without an address."""
+    (folder / "file").touch()
+    changes: dict[str, str] = {}
+    for field in _fields(Store.settings_type):
+        name = variable_name(Store.settings_type, field)
+        value = environment.get(name, "")
+        if "://" in value:
+            address = f"127.0.0.1:{free_port()}"
+            changes[name] = urlsplit(value)._replace(netloc=address, query="").geturl()
+        elif value:
+            changes[name] = str(folder / "file" / "service.db")
+    return changes
+
+
+# What production does not show
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Takes back what the service does to the loggers of the process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_production_shows_docs_and_metrics_only_when_told(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In production /docs, /openapi.json and /metrics are not there unless settings say so."""
+    # Nothing is counted here, and the encoding takes long to load.
+    monkeypatch.setattr("app.service.TokenCounter", object)
+    paths = ["/docs", "/openapi.json", "/metrics"]
+    assert _statuses(load(), {"environment": "production"}, paths) == [404, 404, 404]
+    told = {"environment": "production", "docs": True, "metrics_token": SecretStr(METRICS_TOKEN)}
+    assert _statuses(load(), told, [*paths, f"/metrics {METRICS_TOKEN}"]) == [200, 200, 401, 200]
+
+
+def _statuses(
+    configuration: Configuration, settings: Mapping[str, Any], requests: Sequence[str]
+) -> list[int]:
+    """What a service with these settings answers to a path or a path and a key."""
+    service = configuration.service.model_copy(update=settings)
+    transport = httpx.ASGITransport(Service(replace(configuration, service=service)).app())
+
+    async def get_all() -> list[int]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return [await get(client, *request.split()) for request in requests]
+
+    async def get(client: httpx.AsyncClient, path: str, key: str = "") -> int:
+        return (await client.get(path, headers={"authorization": f"Bearer {key}"})).status_code
+
+    return asyncio.run(get_all())
