@@ -1,0 +1,1 @@
+"""The guardrails by themselves: properties, contracts and races, without a web framework."""

@@ -1,0 +1,1 @@
+"""What every store promises, whatever it keeps its data in. One fixture adds one more store."""

@@ -1,0 +1,94 @@
+"""Processes that share a store share its limits exactly, and do not get in each other's way."""
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from ..backends import Backend
+from .hammering import Connect, Wish, ask_at_once, join, open_store, run_in_turn
+
+PROCESSES = 8
+
+
+class Processes:
+    """Eight processes that begin each task together."""
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+
+    def open(self, connect: Connect) -> list[str]:
+        tasks = [self._pool.submit(open_store, connect) for _ in range(PROCESSES)]
+        return [task.result(timeout=60) for task in tasks]
+
+    def count(
+        self, work: Callable[[Connect, Wish], Counter[str]], connect: Connect, wish: Wish
+    ) -> Counter[str]:
+        """What all processes together were told."""
+        tasks = [self._pool.submit(work, connect, wish) for _ in range(PROCESSES)]
+        return sum((task.result(timeout=60) for task in tasks), Counter())
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(PROCESSES)
+    with ProcessPoolExecutor(PROCESSES, spawn, initializer=join, initargs=(barrier,)) as pool:
+        yield Processes(pool)
+
+
+def test_a_new_store_is_opened_by_all_at_once(
+    shared_backend: Backend, processes: Processes
+) -> None:
+    """Processes that start together on a store that is not there yet all come up."""
+    assert processes.open(shared_backend.connect) == ["open"] * PROCESSES
+
+
+def test_eight_writers_do_not_lock_each_other_out(
+    shared_backend: Backend, processes: Processes
+) -> None:
+    """Under eight writers every admission and settlement goes through, and the books balance."""
+    wish = Wish(requests=50, amount_nano_usd=10)
+    decisions = processes.count(run_in_turn, shared_backend.connect, wish)
+    assert decisions == {"admitted": 400}
+    books = shared_backend.books()
+    assert books.balanced
+    assert (books.open_operations, books.charged_nano_usd) == (0, 400 * 5)
+
+
+def test_simultaneous_duplicates_run_once(shared_backend: Backend, processes: Processes) -> None:
+    """Of 64 requests with one key at the same moment one is admitted, the others are in flight."""
+    wish = Wish(requests=8, amount_nano_usd=10, key="payment-1")
+    decisions = processes.count(ask_at_once, shared_backend.connect, wish)
+    assert decisions == {"admitted": 1, "in_flight": 63}
+    assert shared_backend.books().running_claims == 1
+
+
+def test_a_cap_holds_across_processes(shared_backend: Backend, processes: Processes) -> None:
+    """However many hammer on one cap, just as many requests are admitted as it covers."""
+    wish = Wish(requests=40, amount_nano_usd=10, cap_nano_usd=1_005)
+    decisions = processes.count(ask_at_once, shared_backend.connect, wish)
+    assert decisions == {"admitted": 100, "budget": 220}
+    books = shared_backend.books()
+    assert books.balanced
+    assert books.open_operations == 100
+
+
+def test_refunds_never_lead_beyond_a_cap(shared_backend: Backend, processes: Processes) -> None:
+    """While others settle below their reservations, what is charged never exceeds the cap."""
+    wish = Wish(requests=40, amount_nano_usd=10, cap_nano_usd=1_005)
+    decisions = processes.count(run_in_turn, shared_backend.connect, wish)
+    assert set(decisions) == {"admitted", "budget"}
+    books = shared_backend.books()
+    assert books.balanced
+    assert books.charged_nano_usd == decisions["admitted"] * 5
+    assert 1_005 - 10 * PROCESSES < books.charged_nano_usd <= 1_005
+
+
+def test_a_rate_limit_holds_across_processes(shared_backend: Backend, processes: Processes) -> None:
+    """A limit of 100 admits exactly 100, whichever process each request comes to."""
+    wish = Wish(requests=25, rate_limit=100)
+    decisions = processes.count(ask_at_once, shared_backend.connect, wish)
+    assert decisions == {"admitted": 100, "rate": 100}

@@ -1,0 +1,71 @@
+"""What only a file of SQLite's can go through."""
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from app.errors import StoreUnavailable
+from app.storage.base import Store
+
+from ..backends import SQLiteFile
+from .asking import NOON, admitted, request, reservation
+
+pytestmark = pytest.mark.anyio
+
+
+async def opened(path: Path) -> Store:
+    store = SQLiteFile(path)()
+    await store.open()
+    return store
+
+
+async def test_who_waits_for_the_lock_comes_after_it(tmp_path: Path) -> None:
+    """An admission is timed when it is decided, not when it began to wait for its turn."""
+    path = tmp_path / "store.db"
+    store = await opened(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(store.admit(request()))
+        await asyncio.sleep(0.05)
+        released_at = time.time()
+        other.execute("COMMIT")
+        await waiting
+        ((decided_at,),) = other.execute("SELECT at FROM rate_event").fetchall()
+    assert decided_at / 1e6 >= released_at
+    await store.close()
+
+
+async def test_a_locked_file_is_given_up_in_time(tmp_path: Path) -> None:
+    """While another process holds the lock every step fails within 3 s, and recovers after."""
+    path = tmp_path / "store.db"
+    store = await opened(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        steps = [store.admit(request(reserve=reservation(1)), now=NOON) for _ in range(5)]
+        outcomes = await asyncio.gather(*steps, return_exceptions=True)
+        assert time.monotonic() - started < 3
+        assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+        other.execute("ROLLBACK")
+    await admitted(store, request())
+    await store.close()
+
+
+async def test_a_folder_is_made(tmp_path: Path) -> None:
+    """The folder of the file need not be there."""
+    store = await opened(tmp_path / "a" / "b" / "store.db")
+    await store.ping()
+    await store.close()
+
+
+async def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
+    """A path that leads nowhere is the store's own kind of error, without the path's content."""
+    (tmp_path / "file").write_text("no folder")
+    store = SQLiteFile(tmp_path / "file" / "store.db")()
+    with pytest.raises(StoreUnavailable):
+        await store.open()
+    await store.close()

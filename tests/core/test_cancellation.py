@@ -1,0 +1,151 @@
+"""A call may be cut off at any await: it leaves no claim, no open reservation and no free ride."""
+
+import asyncio
+import functools
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
+
+import pytest
+
+from app.errors import ServiceError
+from app.messages import ChatRequest
+from app.tasks import Tasks
+from sandbox.faults import Fault
+from sandbox.server import Sandbox
+
+from .backends import Backend
+from .conftest import Assemble, Assembly, caller
+from .conversations import text
+from .waiting import until
+
+pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+
+How = Literal["waiting", "with the result", "twice"]
+"""When the cancellation comes: during the await, just as it ends, or again while cleaning up."""
+
+QUESTION = ChatRequest((text("user", "What is a guardrail?"),))
+LONG = ChatRequest(
+    (
+        *(text(role, f"{role} {n}") for n in range(20) for role in ("user", "assistant")),
+        text("user", "And now?"),
+    )
+)
+
+
+class CancellingTasks(Tasks):
+    """Cancels each task that it starts at the await of that number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = 0
+        self.how: How = "waiting"
+        self.reached = False
+        self.started: list[asyncio.Task[Any]] = []
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = super().start(self._cancelled(work))
+        self.started.append(task)
+        return task
+
+    async def _cancelled(self, work: Coroutine[Any, Any, T]) -> T:
+        return await self._step(work)
+
+    @types.coroutine
+    def _step(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        task = asyncio.current_task()
+        assert task is not None
+        steps = 0
+        awaited: Any = None
+        resume = functools.partial(work.send, None)
+        while True:
+            try:
+                awaited = resume()
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            steps += 1
+            self.reached = self.reached or steps == self.at
+            if steps == self.at and self.how == "with the result" and awaited is not None:
+                # Runs before the task's own callback, so that both arrive together.
+                awaited.add_done_callback(lambda _: task.cancel())
+            elif steps == self.at or (steps == self.at + 1 and self.how == "twice"):
+                task.cancel()
+            try:
+                yield awaited
+            except BaseException as error:
+                resume = functools.partial(work.throw, error)
+            else:
+                resume = functools.partial(work.send, None)
+
+
+async def complete(assembly: Assembly, request: ChatRequest, key: str) -> None:
+    await assembly.chat.complete(request, caller(key=key))
+
+
+async def stream(assembly: Assembly, request: ChatRequest, key: str) -> None:
+    async for _ in await assembly.chat.stream(request, caller(key=key)):
+        pass
+
+
+@pytest.mark.parametrize("how", ["waiting", "with the result", "twice"])
+@pytest.mark.parametrize(
+    ("call", "request_", "faults"),
+    [
+        pytest.param(complete, QUESTION, [], id="json"),
+        pytest.param(complete, QUESTION, [Fault(status=500)], id="json-retried"),
+        pytest.param(complete, LONG, [], id="json-summarised"),
+        pytest.param(stream, QUESTION, [], id="stream"),
+        pytest.param(stream, QUESTION, [Fault(action="close")], id="stream-retried"),
+    ],
+)
+async def test_a_call_that_is_cut_off_is_settled(
+    assemble: Assemble,
+    sqlite: Backend,
+    sandbox: Sandbox,
+    call: Callable[[Assembly, ChatRequest, str], Coroutine[Any, Any, None]],
+    request_: ChatRequest,
+    faults: list[Fault],
+    how: How,
+) -> None:
+    """Cut off at each of its awaits in turn, a call ends settled, and is charged if it was sent."""
+    tasks = CancellingTasks()
+    tasks.how = how
+    async with assemble(sqlite, tasks=tasks) as assembly:
+        while tasks.at == 0 or tasks.reached:
+            tasks.at += 1
+            tasks.reached = False
+            sandbox.reset()
+            sandbox.script("openai", faults)
+            before = sqlite.books().charged_nano_usd
+            with suppress(ServiceError, asyncio.CancelledError):
+                await call(assembly, request_, f"key-{tasks.at}")
+            await asyncio.wait(tasks.started)
+            assert await assembly.backlog.close(5) == 0
+            books = sqlite.books()
+            where = f"await {tasks.at}"
+            assert books.balanced, where
+            assert (books.open_operations, books.running_claims) == (0, 0), where
+            if sandbox.requests("openai"):
+                assert books.charged_nano_usd > before, where
+    assert tasks.at > 5
+
+
+async def test_a_caller_that_stops_waiting_cuts_nothing_off(
+    assemble: Assemble, sqlite: Backend, sandbox: Sandbox
+) -> None:
+    """When only who waits for it is cancelled, a call runs on, and its reply is kept."""
+    sandbox.script("openai", [Fault(delay_seconds=0.1)])
+    async with assemble(sqlite) as assembly:
+        waiting = asyncio.create_task(assembly.chat.complete(QUESTION, caller(key="one")))
+        await until(lambda: sandbox.requests("openai"))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert sqlite.books().running_claims == 1
+        await until(lambda: not sqlite.books().running_claims)
+        assert (await assembly.chat.complete(QUESTION, caller(key="one"))).replayed
+    assert len(sandbox.requests("openai")) == 1

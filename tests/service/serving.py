@@ -1,0 +1,159 @@
+"""Starts a rendered service, and reads what it logs and what it keeps."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import openai
+
+from ..core.backends import Books, SQLiteFile
+
+T = TypeVar("T")
+
+WITHOUT_TLS: Any = {"verify": False, "trust_env": False}
+"""Everything here speaks plain HTTP, and to load the certificates takes a third of a second."""
+
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class Service:
+    """A service that is up. Clients made here are closed with it."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    store: Path
+    _sdk: openai.OpenAI
+    _clients: list[httpx.Client] = field(default_factory=list)
+
+    def sdk(self, key: str, *, max_retries: int = 0, timeout: float = 30) -> openai.OpenAI:
+        """OpenAI's SDK, pointed at the service."""
+        return self._sdk.with_options(api_key=key, max_retries=max_retries, timeout=timeout)
+
+    def http(self, key: str | None = None, **headers: str) -> httpx.Client:
+        """A plain client, for what no SDK would do."""
+        authorization = {"authorization": f"Bearer {key}"} if key else {}
+        client = httpx.Client(
+            base_url=self.url, headers={**authorization, **headers}, timeout=30, **WITHOUT_TLS
+        )
+        self._clients.append(client)
+        return client
+
+    @property
+    def books(self) -> Books:
+        return SQLiteFile(self.store).books()
+
+    def account(self, key: str) -> tuple[int, int]:
+        """What the key's caller has spent and what is reserved for it, in nano-dollars."""
+        name = key.removeprefix("key-of-")
+        sums = [sums for (_, caller), sums in self.books.counter.items() if caller == name]
+        return sum(settled for settled, _ in sums), sum(reserved for _, reserved in sums)
+
+    def lines(self, *events: str) -> list[dict[str, Any]]:
+        """The lines of these events that have been logged so far."""
+        lines = (json.loads(line) for line in self.output().splitlines() if line.startswith("{"))
+        return [line for line in lines if line.get("event") in events]
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def line_of(self, request_id: str) -> dict[str, Any]:
+        """The line of one request, which is written when it has ended."""
+        found = eventually(
+            lambda: [line for line in self.lines("request") if line["request_id"] == request_id]
+        )
+        assert len(found) == 1
+        return found[0]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def close(self) -> None:
+        self._sdk.close()
+        for client in self._clients:
+            client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A rendered service that is not running, and a place to keep what it writes."""
+
+    root: Path
+    variables: Mapping[str, str]
+    store: Path
+
+    @contextmanager
+    def serve(self, **settings: str) -> Iterator[Service]:
+        """`python -m app` under these variables and nothing of this process's own."""
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        port = _free_port()
+        log = self.store.with_name(f"{self.store.stem}-{port}.log")
+        environment = {
+            **inherited,
+            **self.variables,
+            "SQLITE_PATH": str(self.store),
+            "PORT": str(port),
+            **settings,
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "app"],
+                cwd=self.root,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        url = f"http://127.0.0.1:{port}"
+        sdk = openai.OpenAI(
+            api_key="-",
+            base_url=f"{url}/v1",
+            http_client=openai.DefaultHttpxClient(**WITHOUT_TLS),
+        )
+        service = Service(url, process, log, self.store, sdk)
+        try:
+            _wait_until_ready(service)
+            yield service
+        finally:
+            service.close()
+            process.terminate()
+            process.wait(STOP_SECONDS)
+
+
+def eventually(look: Callable[[], T], seconds: float = 10.0) -> T:
+    """The first result of `look()` that is true; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (result := look()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+    return result
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(service: Service) -> None:
+    def ready() -> bool:
+        assert service.process.poll() is None, f"the service has ended: {service.output()}"
+        try:
+            return client.get(f"{service.url}/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    with httpx.Client(**WITHOUT_TLS) as client:
+        eventually(ready, START_SECONDS)
