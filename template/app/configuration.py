@@ -1,5 +1,6 @@
 """The environment as this service needs it: its settings, its providers', its store's."""
 
+import os
 from collections.abc import Iterator, Mapping
 
 from .guardrails.environment.settings import Settings
@@ -38,7 +39,14 @@ def _unpriced_models(_: Settings, providers: Mapping[str, ProviderSettings]) -> 
 def _workers_without_shared_store(
     settings: Settings, _: Mapping[str, ProviderSettings]
 ) -> Iterator[Problem]:
-    if settings.workers > 1 and not Store.shared_between_processes:
-        yield Problem(
-            "WORKERS", f"is {settings.workers}, but {Store.name} storage is for one process; set 1"
-        )
+    if Store.shared_between_processes:
+        return
+    wanted = {
+        "WORKERS": str(settings.workers),
+        "WEB_CONCURRENCY": os.environ.get("WEB_CONCURRENCY"),
+    }
+    for variable, value in wanted.items():
+        if value not in (None, "", "1"):
+            yield Problem(
+                variable, f"is {value}, but {Store.name} storage is for one process; set 1"
+            )

@@ -103,9 +103,10 @@ OpenProviders = Callable[..., AbstractAsyncContextManager[Providers]]
 
 @pytest.fixture
 def open_providers(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> OpenProviders:
-    """Opens `Providers` with limits of fractions of a second.
+    """Opens `Providers`.
 
-    `clock` drives the breakers, `places` is the size of the bulkheads.
+    `places` is the size of the bulkheads, `silence_seconds` how long a vendor may be silent; the
+    rest goes to the breakers.
     """
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -118,14 +119,21 @@ def open_providers(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> OpenPro
         api_key=SecretStr(variables["ANTHROPIC_API_KEY"]), base_url=variables["ANTHROPIC_BASE_URL"]
     )
 
-    def transport(base_url: str) -> Transport:
-        timeouts = Timeouts(connect_seconds=1, first_byte_seconds=0.4, idle_seconds=0.4)
+    def transport(base_url: str, silence_seconds: float) -> Transport:
+        timeouts = Timeouts(5, silence_seconds, silence_seconds)
         return Transport(base_url, timeouts, max_reply_bytes=1_000_000, max_connections=64)
 
     @asynccontextmanager
-    async def run(places: int = 64, **breaker: Any) -> AsyncIterator[Providers]:
-        openai = Provider(OpenAI(openai_settings), transport(openai_settings.base_url))
-        anthropic = Provider(Anthropic(anthropic_settings), transport(anthropic_settings.base_url))
+    async def run(
+        places: int = 64, silence_seconds: float = 10, **breaker: Any
+    ) -> AsyncIterator[Providers]:
+        openai, anthropic = (
+            Provider(adapter, transport(base_url, silence_seconds))
+            for adapter, base_url in (
+                (OpenAI(openai_settings), openai_settings.base_url),
+                (Anthropic(anthropic_settings), anthropic_settings.base_url),
+            )
+        )
         limits = {"failures": 5, "cool_down_seconds": 30, **breaker}
         providers = Providers(
             openai,

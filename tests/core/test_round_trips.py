@@ -2,18 +2,21 @@
 
 import pytest
 
+from app import policy
 from app.errors import (
     BudgetExhausted,
     ContextTooLong,
     NotFound,
     ProvidersUnavailable,
     RateLimited,
+    ReplyNotStored,
     RequestInFlight,
     ServiceError,
 )
 from app.messages import ChatRequest
 from app.storage.base import RateLimit
 from sandbox.faults import Fault
+from sandbox.model import Reply
 from sandbox.server import Sandbox
 
 from .backends import Backend
@@ -185,6 +188,18 @@ async def test_a_failed_summary_writes_nothing(
         assert completion.text
         assert assembly.store.trips == ["admit", "read_summary", "settle"]
         assert (asked.record.trimmed_messages > 0, asked.record.summarized_messages) == (True, 0)
+
+
+async def test_a_reply_too_large_to_keep_is_not_paid_again(
+    assemble: Assemble, sqlite: Backend, sandbox: Sandbox
+) -> None:
+    """A call whose reply cannot be stored is answered once; its repeat is told so, and not run."""
+    sandbox.script("openai", [Reply(text="x" * policy.MAX_STORED_REPLY_BYTES)])
+    async with assemble(sqlite) as assembly:
+        assert (await assembly.chat.complete(QUESTION, caller(key="one"))).text
+        with pytest.raises(ReplyNotStored):
+            await assembly.chat.complete(QUESTION, caller(key="one"))
+    assert len(sandbox.requests("openai")) == 1
 
 
 async def test_an_endpoint_without_a_model_makes_one(assemble: Assemble, sqlite: Backend) -> None:

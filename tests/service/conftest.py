@@ -2,19 +2,17 @@
 
 import itertools
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import copier
 import openai
 import pytest
 
 from sandbox.server import Sandbox
 
+from ..rendering import render, take_snapshot
 from .serving import Project, Service
 
-ROOT = Path(__file__).parents[2]
 CALLERS = 100
 RATE_LIMIT = 40
 
@@ -62,12 +60,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default service, rendered from the working tree, with the policy above."""
-    folder = tmp_path_factory.mktemp("rendered")
-    source, destination = folder / "template-repository", folder / "service"
-    ignored = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", ".venv")
-    shutil.copytree(ROOT / "template", source / "template", ignore=ignored)
-    shutil.copy(ROOT / "copier.yml", source)
-    copier.run_copy(str(source), destination, defaults=True, quiet=True)
+    destination = tmp_path_factory.mktemp("rendered") / "service"
+    render(take_snapshot(tmp_path_factory.mktemp("template")), destination, {})
     policy = destination / "app" / "policy.py"
     text = policy.read_text(encoding="utf-8")
     for name, value in POLICY.items():

@@ -17,7 +17,7 @@ KEY = {"Idempotency-Key": "payment-1"}
 
 def test_two_at_once_make_one_call(client: openai.OpenAI, sandbox: Sandbox) -> None:
     """Of two requests with one key one is answered, the other told to wait; a repeat is served."""
-    sandbox.script("openai", [Fault(delay_seconds=0.3)])
+    sandbox.script("openai", [Fault(delay_seconds=1)])
 
     def attempt(_: int) -> ChatCompletion | openai.ConflictError:
         try:

@@ -50,7 +50,8 @@ def test_callers_are_told_in_time(
     assert transitions(service) == []
     with locked(service.store), ThreadPoolExecutor(4) as pool:
         started = time.monotonic()
-        failures = [pool.submit(ask, client).exception() for _ in range(4)]
+        attempts = [pool.submit(ask, client) for _ in range(4)]
+        failures = [attempt.exception() for attempt in attempts]
         assert time.monotonic() - started < 5
         for failure in failures:
             assert isinstance(failure, openai.InternalServerError)

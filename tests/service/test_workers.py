@@ -70,7 +70,7 @@ def test_workers_share_a_rate_limit(pair: Service, sandbox: Sandbox) -> None:
 
 def test_workers_share_claims(pair: Service, sandbox: Sandbox) -> None:
     """Twenty simultaneous requests with one key are one call to the provider."""
-    sandbox.script("openai", [Fault(delay_seconds=1)])
+    sandbox.script("openai", [Fault(delay_seconds=2)])
     client = pair.sdk("key-of-caller2")
     outcomes = at_once(lambda: ask(client, max_tokens=1, extra_headers=KEY), 20)
     assert Counter(outcomes) == {"answered": 1, "request_in_flight": 19}

@@ -136,8 +136,12 @@ def _stand_in(field: FieldInfo) -> Any:
 
 
 def _explain(settings_type: type[BaseSettings], error: ValidationError) -> Iterator[Problem]:
+    explained: set[str] = set()
     for item in error.errors(include_input=False, include_url=False, include_context=False):
         field = str(item["loc"][0]) if item["loc"] else ""
+        if field in explained:
+            continue
+        explained.add(field)
         remedy = "is not set" if item["type"] == "missing" else _lower_first(item["msg"])
         description = settings_type.model_fields[field].description if field else None
         hint = f" ({description.rstrip('.')})" if description and item["type"] == "missing" else ""

@@ -10,6 +10,9 @@ import orjson
 MIN_SECRET_LENGTH: Final = 6
 MIN_PROMPT_LENGTH: Final = 6
 """Shorter texts of a request are no prompt, and would blank out ordinary words."""
+SHARED_RUN: Final = 12
+"""So many characters in a row that a request and a message share are a quotation."""
+MAX_COMPARED_BYTES: Final = 256 * 1024
 
 
 class Redactor:
@@ -23,9 +26,36 @@ class Redactor:
 
 
 def without_prompt(text: str, body: bytes) -> str:
-    """`text` without anything that the request's `body` says, however it is quoted."""
-    pattern = _pattern(set(_texts(body)))
-    return pattern.sub("[prompt]", text) if pattern else text
+    """`text` without anything that the request's `body` says, whole or in part, however quoted."""
+    if len(body) > MAX_COMPARED_BYTES:
+        return "[withheld: the request is too long to compare with]"
+    said = set(_texts(body))
+    pattern = _pattern(said)
+    return _without_shared_runs(pattern.sub("[prompt]", text) if pattern else text, said)
+
+
+def _without_shared_runs(text: str, said: set[str]) -> str:
+    """`text` without the runs of `SHARED_RUN` characters or more that it shares with `said`."""
+    grams = {text[at : at + SHARED_RUN] for at in range(len(text) - SHARED_RUN + 1)}
+    shared = {
+        gram
+        for line in said
+        for at in range(len(line) - SHARED_RUN + 1)
+        if (gram := line[at : at + SHARED_RUN]) in grams
+    }
+    pieces: list[str] = []
+    at = 0
+    while at < len(text):
+        end = at
+        while text[end : end + SHARED_RUN] in shared:
+            end += 1
+        if end > at:
+            pieces.append("[prompt]")
+            at = end + SHARED_RUN - 1
+        else:
+            pieces.append(text[at])
+            at += 1
+    return "".join(pieces)
 
 
 def _texts(body: bytes) -> Iterator[str]:
@@ -36,7 +66,8 @@ def _texts(body: bytes) -> Iterator[str]:
     for leaf in _leaves(value):
         for line in leaf.splitlines():
             as_json = (orjson.dumps(line).decode(), json.dumps(line))
-            for form in {line, *(quoted[1:-1] for quoted in (repr(line), *as_json))}:
+            as_code = (repr(line), ascii(line), repr(line.encode())[1:])
+            for form in {line, *(quoted[1:-1] for quoted in (*as_code, *as_json))}:
                 if len(form) >= MIN_PROMPT_LENGTH:
                     yield form
 
