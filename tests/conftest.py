@@ -1,3 +1,11 @@
-"""Plugins, which pytest loads from here alone."""
+"""What pytest loads from here alone: the plugins, and a Ctrl-C that works."""
+
+import signal
 
 pytest_plugins = ["tests.matrix.progress"]
+
+
+def pytest_configure() -> None:
+    """Lets the programs under test hear SIGINT: a shell's background job would ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
