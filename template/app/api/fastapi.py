@@ -22,7 +22,12 @@ def _caller(request: Request) -> Caller:
     return caller
 
 
-def _chat(request: Request) -> GuardedChat:
+# Not plain functions: FastAPI would run those in a thread, at every request.
+async def _current_caller(request: Request) -> Caller:
+    return _caller(request)
+
+
+async def _chat(request: Request) -> GuardedChat:
     endpoints: Endpoints = request.app.state.endpoints
     return endpoints.chat
 
@@ -30,7 +35,7 @@ def _chat(request: Request) -> GuardedChat:
 Chat = Annotated[GuardedChat, Depends(_chat)]
 """What a route calls models through."""
 
-CurrentCaller = Annotated[Caller, Depends(_caller)]
+CurrentCaller = Annotated[Caller, Depends(_current_caller)]
 """Who is calling; hand it to `chat.complete`, `chat.stream` or `chat.admit`."""
 
 
