@@ -27,7 +27,7 @@ from .providers.provider import Provider
 from .providers.transport import Timeouts, Transport
 from .storage.base import BudgetState, RateLimit
 from .tasks import Tasks
-from .wiring import ADAPTERS, SERVICE, Store, create_api, route_of, routes
+from .wiring import ADAPTERS, SERVICE, Store, create_api, routes
 
 BREAKER_VALUES: Mapping[State, float] = {
     State.CLOSED: 0.0,
@@ -82,9 +82,8 @@ class Service:
         settings = self._settings
         docs = settings.docs or not settings.is_production
         token = settings.metrics_token
-        api = create_api(self.endpoints, routes, title=SERVICE, docs=docs)
         return Gateway(
-            api,
+            create_api(self.endpoints, routes, title=SERVICE, docs=docs),
             lifespan=self,
             identity=Identity(
                 settings.named_keys,
@@ -94,7 +93,6 @@ class Service:
                 metrics_open=not settings.is_production,
             ),
             visibility=Visibility(RequestLog(self.logger), self.metrics, self.alerts),
-            route_of=lambda scope: route_of(api, scope),
             max_body_bytes=settings.max_body_bytes,
         )
 

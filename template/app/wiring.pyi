@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from .api.asgi import ASGIApp, Scope
+from .api.asgi import Api
 from .providers.base import ProviderAdapter
 from .storage.base import Store as _Store
 
@@ -11,5 +11,4 @@ SERVICE: Final[str]
 ADAPTERS: Final[Sequence[type[ProviderAdapter]]]
 Store: type[_Store]
 routes: Any
-create_api: Callable[..., ASGIApp]
-route_of: Callable[[Any, Scope], str | None]
+create_api: Callable[..., Api]

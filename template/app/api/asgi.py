@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -25,6 +25,7 @@ from ..guardrails.visibility.metrics import Metrics
 from ..guardrails.visibility.request_log import RequestLog
 from .identity import Identity
 from .problems import problem_body, problem_headers
+from .route_table import RouteTable
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -38,7 +39,6 @@ CALLER_KEY: Final = "app.caller"
 PROBES: Final = frozenset({"/livez", "/readyz"})
 DOCUMENTATION: Final = frozenset({"/docs", "/openapi.json"})
 METRICS: Final = "/metrics"
-UNMATCHED: Final = "unmatched"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -50,6 +50,17 @@ class Lifespan(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Api:
+    """A framework's app, and its routes' templates, such as `/items/{id}` or `/files/{name:path}`.
+
+    An exception that the app raises is the owner's own, as it was raised.
+    """
+
+    app: ASGIApp
+    routes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Visibility:
     log: RequestLog
     metrics: Metrics
@@ -57,24 +68,22 @@ class Visibility:
 
 
 class Gateway:
-    """Wraps a framework's app. `route_of(scope)` is the template of the route that a request
-    takes, or would take had it not been refused before."""
+    """Wraps a framework's app, and answers for it where the frameworks differ."""
 
     def __init__(
         self,
-        app: ASGIApp,
+        api: Api,
         *,
         lifespan: Lifespan,
         identity: Identity,
         visibility: Visibility,
-        route_of: Callable[[Scope], str | None],
         max_body_bytes: int,
     ) -> None:
-        self._app = app
+        self._app = api.app
+        self._routes = RouteTable(api.routes)
         self._lifespan = lifespan
         self._identity = identity
         self._visibility = visibility
-        self._route_of = route_of
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,6 +110,8 @@ class Gateway:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
+        # Some frameworks rewrite it.
+        path = scope["path"]
         headers = _headers(scope)
         caller = _caller(scope, headers)
         scope[CALLER_KEY] = caller
@@ -120,7 +131,14 @@ class Gateway:
                 raise
         finally:
             caller.gone()
-            self._account(scope, caller, response, started, error or caller.record.error)
+            self._account(
+                scope["method"],
+                self._routes.template_of(path),
+                caller,
+                response,
+                started,
+                error or caller.record.error,
+            )
 
     async def _answer(
         self,
@@ -200,7 +218,8 @@ class Gateway:
 
     def _account(
         self,
-        scope: Scope,
+        method: str,
+        route: str,
         caller: Caller,
         response: "Response",
         started: float,
@@ -208,8 +227,6 @@ class Gateway:
     ) -> None:
         """The line, the metrics and, for what nobody expected, the alert."""
         seconds = time.monotonic() - started
-        route = self._route_of(scope) or UNMATCHED
-        method = scope["method"]
         status = response.status or 499
         if isinstance(error, Exception) and not isinstance(error, ServiceError):
             self._visibility.alerts.fire(
@@ -234,10 +251,9 @@ class CallerLeft(Exception):
 
 
 class Connection:
-    """What the framework reads from: the body once, then nothing until the caller has left.
+    """What the framework reads from: the body once, then nothing until the response is over.
 
-    A plain call does not hear of its caller's leaving and runs on; open streams are told through
-    `Caller.gone` and end.
+    A plain call does not hear of its caller's leaving and runs on; a stream that has begun does.
     """
 
     def __init__(self, receive: Receive, caller: Caller, response: "Response") -> None:
@@ -251,7 +267,7 @@ class Connection:
         if not self._body_read:
             self._body_read = True
             return {"type": "http.request", "body": self._caller.body, "more_body": False}
-        await asyncio.Event().wait()
+        await self._response.over.wait()
         return {"type": "http.disconnect"}
 
     def close(self) -> None:
@@ -261,10 +277,14 @@ class Connection:
         if not watch.cancelled() and watch.exception() is None and not self._response.complete:
             self._caller.record.outcome = "disconnected"
             self._caller.gone()
+            self._response.nobody_reads()
 
 
 class Response:
-    """What the framework writes to. Adds the headers, and puts errors into their one form."""
+    """What the framework writes to. Adds the headers, and puts errors into their one form.
+
+    `over` is set when it is complete, or a stream that nobody reads any more.
+    """
 
     def __init__(self, send: Send, caller: Caller) -> None:
         self._send = send
@@ -273,6 +293,9 @@ class Response:
         self.status = 0
         self.started = False
         self.complete = False
+        self.over = asyncio.Event()
+        self._streaming = False
+        self._unread = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -284,6 +307,11 @@ class Response:
         elif not message.get("more_body", False):
             replacement, self._replacing = self._replacing, None
             await self.problem(replacement)
+
+    def nobody_reads(self) -> None:
+        self._unread = True
+        if self._streaming:
+            self.over.set()
 
     async def problem(self, error: ServiceError) -> None:
         body = problem_body(error, self._caller)
@@ -305,9 +333,12 @@ class Response:
         await self._send(message)
 
     async def _forward(self, message: Message) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.complete = True
+        if message["type"] == "http.response.body":
+            self._streaming = bool(message.get("more_body", False))
+            self.complete = not self._streaming
         await self._send(message)
+        if self.complete or (self._streaming and self._unread):
+            self.over.set()
 
 
 def _replacement(start: Message) -> ServiceError | None:

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what a framework finds out by itself."""
+"""The OpenAPI document: describes the service's own routes; the owner's are the framework's."""
 
 from typing import Any, Final
 
@@ -11,6 +11,9 @@ DESCRIPTION: Final = (
     "A guarded LLM service. `POST /v1/chat/completions` speaks OpenAI's format: point any OpenAI"
     " client at `/v1`."
 )
+
+VERSION: Final = "0.1.0"
+"""Of your API, as the document gives it."""
 
 _REF: Final = "#/components/schemas/{model}"
 _ERRORS: Final = {
@@ -48,46 +51,86 @@ _PROBLEM: Final = {
 }
 
 
-def chat_completions_docs() -> dict[str, Any]:
-    """The request's body (it is parsed by hand) and the answers of the chat endpoint."""
-    problem = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
-    success = {
-        "description": "A completion; with `stream: true` its pieces as server-sent events.",
-        "content": {"application/json": {}, "text/event-stream": {}},
-    }
-    request_schema = {"$ref": _REF.format(model="ChatCompletionRequest")}
-    return {
-        "summary": "Create a chat completion",
-        "openapi_extra": {
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": request_schema}},
-            },
-            "parameters": [
-                {
-                    "name": "Idempotency-Key",
-                    "in": "header",
-                    "required": False,
-                    "description": "A repeat with the same key and body gets the same reply.",
-                    "schema": {"type": "string", "maxLength": 255},
-                }
-            ],
-            "responses": {
-                "200": success,
-                **{
-                    status: {"description": text, "content": problem}
-                    for status, text in _ERRORS.items()
-                },
-            },
-        },
-    }
-
-
 def complete_document(document: dict[str, Any]) -> dict[str, Any]:
-    """Adds the schemas that the framework did not see, and how callers authenticate."""
+    """Adds to what a framework says of the owner's routes the service's own, the form of errors,
+    and how callers authenticate."""
     _, schemas = models_json_schema([(ChatCompletionRequest, "validation")], ref_template=_REF)
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update(schemas["$defs"], Problem=_PROBLEM)
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"key": []}]
+    document["paths"] = {**_service_paths(), **document.get("paths", {})}
     return document
+
+
+def _service_paths() -> dict[str, Any]:
+    return {
+        "/v1/chat/completions": {"post": _chat_completions()},
+        "/v1/models": {
+            "get": _operation("chat", "List models", _json("The ids `model` may have."))
+        },
+        "/livez": {"get": _probe("Live", "The process answers.")},
+        "/readyz": {
+            "get": _probe("Ready", "It takes requests; `store` says whether the store answers.")
+            | {"responses": {"200": _json("Ready."), "503": _json("Draining.")}}
+        },
+        "/metrics": {
+            "get": _operation(
+                "operations",
+                "Metrics",
+                {"description": "In Prometheus' text format.", "content": {"text/plain": {}}},
+            )
+        },
+    }
+
+
+def _chat_completions() -> dict[str, Any]:
+    success = {
+        "description": "A completion; with `stream: true` its pieces as server-sent events.",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+    return {
+        **_operation("chat", "Create a chat completion", success),
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": _REF.format(model="ChatCompletionRequest")}}
+            },
+        },
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "description": "A repeat with the same key and body gets the same reply.",
+                "schema": {"type": "string", "maxLength": 255},
+            }
+        ],
+        "responses": {
+            "200": success,
+            **{status: problem_response(text) for status, text in _ERRORS.items()},
+        },
+    }
+
+
+def _operation(tag: str, summary: str, success: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "tags": [tag],
+        "summary": summary,
+        "operationId": summary.lower().replace(" ", "_"),
+        "responses": {"200": success, "default": problem_response()},
+    }
+
+
+def _probe(summary: str, text: str) -> dict[str, Any]:
+    return {**_operation("operations", summary, _json(text)), "security": []}
+
+
+def _json(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {}}}
+
+
+def problem_response(text: str = "Any error.") -> dict[str, Any]:
+    """An error, as a response of the document."""
+    schema = {"$ref": _REF.format(model="Problem")}
+    return {"description": text, "content": {MEDIA_TYPE: {"schema": schema}}}

@@ -1,11 +1,13 @@
 """Errors as both kinds of client read them: RFC 9457, with OpenAI's `error` member inside."""
 
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
 
 from ..caller import Caller
-from ..errors import ServiceError
+from ..errors import EndpointError, MethodNotAllowed, NotFound, ServiceError
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -47,3 +49,20 @@ def problem_headers(error: ServiceError) -> dict[str, str]:
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)
     return headers
+
+
+def framework_error(
+    status: int, detail: str, headers: Mapping[str, str] | None, method: str
+) -> ServiceError:
+    """What a framework's own HTTP error becomes: no route, another method, or the owner's own."""
+    kept = {name.lower(): value for name, value in (headers or {}).items()}
+    match status:
+        case 404 if detail == HTTPStatus.NOT_FOUND.phrase:
+            return NotFound("There is no such route.", headers=kept)
+        case 404:
+            return NotFound(detail, headers=kept)
+        case 405:
+            allow = kept.get("allow", "other methods")
+            return MethodNotAllowed(f"This route takes {allow}, not {method}.", headers=kept)
+        case _:
+            return EndpointError(detail, status=status, headers=kept)
