@@ -163,19 +163,13 @@ class Service:
 
 # Ends with its standard input, so that it does not outlive whoever started it.
 _STAND_INS = """
-import importlib, json, pkgutil, sys
-from contextlib import ExitStack
-from pathlib import Path
+import json, sys
 
-import sandbox
 from sandbox.server import Sandbox
+from sandbox.stores import place
 
-with ExitStack() as stack:
-    stand_ins = stack.enter_context(Sandbox.in_thread())
-    variables = stand_ins.environment()
-    for module in pkgutil.iter_modules([str(Path(sandbox.__file__).with_name("stores"))]):
-        store = importlib.import_module(f"sandbox.stores.{module.name}")
-        variables[store.VARIABLE] = stack.enter_context(store.run())
+with Sandbox.in_thread() as stand_ins, place() as store:
+    variables = {**stand_ins.environment(), **store}
     print(json.dumps([stand_ins.url, stand_ins.vendors, variables]), flush=True)
     sys.stdin.read()
 """

@@ -3,17 +3,15 @@
 What the environment already holds is kept; a `.env` file yields to what is set here.
 """
 
-import importlib
 import os
-import pkgutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import ExitStack
 from types import FrameType
 
 from sandbox.server import Sandbox
+from sandbox.stores import place
 
 DEFAULTS = {
     "ENVIRONMENT": "development",
@@ -43,18 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _set_environment(sandbox: Sandbox, stack: ExitStack) -> None:
     os.environ.update(sandbox.environment(os.environ))
-    for variable, run in _stores():
-        if not os.environ.get(variable):
-            os.environ[variable] = stack.enter_context(run)
+    os.environ.update(stack.enter_context(place(os.environ)))
     for variable, value in DEFAULTS.items():
         os.environ[variable] = os.environ.get(variable) or value
-
-
-def _stores() -> Iterator[tuple[str, AbstractContextManager[str]]]:
-    """What the service's store needs to run, by the variable that tells it where that is."""
-    for module in pkgutil.iter_modules([str(Path(__file__).with_name("stores"))]):
-        store = importlib.import_module(f"sandbox.stores.{module.name}")
-        yield store.VARIABLE, store.run()
 
 
 def _introduce(sandbox: Sandbox) -> None:

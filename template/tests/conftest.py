@@ -4,7 +4,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +15,7 @@ import pytest
 from sandbox.faults import Fault
 from sandbox.model import Reply
 from sandbox.server import Sandbox
+from sandbox.stores import place
 from tests.asking import ask, calls, pinned
 from tests.running import Service, eventually, running
 
@@ -105,9 +106,10 @@ def webhook() -> Iterator[Webhook]:
 
 
 @pytest.fixture(scope="session")
-def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], dict[str, str]]:
+def new_store() -> Iterator[Callable[[], dict[str, str]]]:
     """Makes the variables of a store that nobody else uses."""
-    return lambda: {"SQLITE_PATH": str(tmp_path_factory.mktemp("store") / "service.db")}
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(place())
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
 """The stores under test, and their books read past the port: what is charged, reserved, claimed."""
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.storage.base import Store
-from app.storage.sqlite import EVERYONE, SQLiteSettings
+from app.storage.memory import EVERYONE, MemorySettings
+from app.storage.memory import Store as MemoryStore
+from app.storage.sqlite import SQLiteSettings
 from app.storage.sqlite import Store as SQLiteStore
 
 Sums = Mapping[tuple[str, str], tuple[int, int]]
@@ -28,6 +30,10 @@ class Books:
     def balanced(self) -> bool:
         """Whether the counter equals the ledger."""
         return _without_zeros(self.counter) == _without_zeros(self.ledger)
+
+    def on(self, days: Container[str]) -> "Books":
+        """The same with only these days' sums."""
+        return replace(self, counter=_of(days, self.counter), ledger=_of(days, self.ledger))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +59,44 @@ class SQLiteFile:
             counter = db.execute("SELECT day, caller, settled, reserved FROM budget").fetchall()
             operations = db.execute("SELECT day, caller, cost, reserved FROM operation").fetchall()
             (running,) = db.execute("SELECT count(*) FROM claim WHERE state = 'running'").fetchone()
-        ledger: dict[tuple[str, str], tuple[int, int]] = {}
-        for day, caller, cost, reserved in operations:
-            for whose in (EVERYONE, caller):
-                settled_sum, reserved_sum = ledger.get((day, whose), (0, 0))
-                ledger[day, whose] = (
-                    settled_sum + (cost or 0),
-                    reserved_sum + (reserved if cost is None else 0),
-                )
         return Books(
             counter={(day, caller): (settled, held) for day, caller, settled, held in counter},
-            ledger=ledger,
+            ledger=_add_up(operations),
             open_operations=sum(cost is None for _, _, cost, _ in operations),
             running_claims=running,
             charged_nano_usd=sum(cost or 0 for _, _, cost, _ in operations),
+        )
+
+
+class MemoryStores:
+    """Makes stores that share nothing; the books are those of the latest."""
+
+    def __init__(self) -> None:
+        self._latest = MemoryStore(MemorySettings())
+
+    def __call__(self) -> Store:
+        self._latest = MemoryStore(MemorySettings())
+        return self._latest
+
+    def books(self) -> Books:
+        store = self._latest
+        ledger = store._ledger
+        counter = {
+            (name, caller): (account.settled, account.reserved)
+            for (name, caller), account in ledger._accounts.items()
+        }
+        for day in ledger._days.values():
+            counter[day.name, EVERYONE] = (day.everyone.settled, day.everyone.reserved)
+            if day.newcomers.settled or day.newcomers.reserved:
+                shared = (day.newcomers.settled, day.newcomers.reserved)
+                counter[day.name, day.newcomers.caller] = shared
+        operations = [*store._open.values(), *store._settled.values()]
+        return Books(
+            counter=counter,
+            ledger=_add_up((o.day.name, o.account.caller, o.cost, o.reserved) for o in operations),
+            open_operations=sum(o.cost is None for o in operations),
+            running_claims=sum(claim.state == "running" for claim in store._claims.values()),
+            charged_nano_usd=sum(o.cost or 0 for o in operations),
         )
 
 
@@ -75,5 +105,27 @@ def sqlite_backend(folder: Path) -> Backend:
     return Backend(file, file.books)
 
 
+def memory_backend() -> Backend:
+    stores = MemoryStores()
+    return Backend(stores, stores.books)
+
+
+def _add_up(operations: Iterable[tuple[str, str, int | None, int]]) -> Sums:
+    """What operations come to, each a day, a caller, its cost (if settled) and its reservation."""
+    sums: dict[tuple[str, str], tuple[int, int]] = {}
+    for day, caller, cost, reserved in operations:
+        for whose in (EVERYONE, caller):
+            settled_sum, reserved_sum = sums.get((day, whose), (0, 0))
+            sums[day, whose] = (
+                settled_sum + (cost or 0),
+                reserved_sum + (reserved if cost is None else 0),
+            )
+    return sums
+
+
 def _without_zeros(sums: Sums) -> Sums:
     return {key: value for key, value in sums.items() if value != (0, 0)}
+
+
+def _of(days: Container[str], sums: Sums) -> Sums:
+    return {key: value for key, value in sums.items() if key[0] in days}

@@ -31,7 +31,7 @@ from app.storage.base import RateLimit, Store
 from app.tasks import Tasks
 from sandbox.server import Sandbox
 
-from .backends import Backend, sqlite_backend
+from .backends import Backend, memory_backend, sqlite_backend
 from .counted_store import CountedStore
 
 WIDE = RateLimit(1_000, 60.0)
@@ -67,6 +67,11 @@ def sandbox(_sandbox: Sandbox) -> Sandbox:
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Backend:
     return sqlite_backend(tmp_path)
+
+
+@pytest.fixture
+def memory() -> Backend:
+    return memory_backend()
 
 
 class Waits(list[float]):

@@ -17,6 +17,8 @@ GENERIC: Mapping[str, str] = {
     # The service speaks OpenAI's wire format whatever it calls, so of the provider there are only
     # its variables, its modules and its address.
     "openai": r"OPENAI_|(providers|vendors|sandbox)[./]openai|platform\.openai|api\.openai|gpt-\d",
+    # Every service has some.
+    "memory": r"(?<![\w.])(storage|stores)[./]memory|MemorySettings|\bmemory storage\b",
 }
 
 

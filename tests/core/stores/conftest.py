@@ -9,7 +9,7 @@ from app.storage.base import Store
 
 from ..backends import Backend
 
-STORES = ("sqlite",)
+STORES = ("sqlite", "memory")
 SHARED_STORES = ("sqlite",)
 """Those that several processes may use at once."""
 

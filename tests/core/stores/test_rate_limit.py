@@ -86,6 +86,16 @@ async def test_many_at_one_moment_are_all_counted(store: Store) -> None:
     await refused(store, request(rate=limit))
 
 
+async def test_the_clock_may_be_set_back(store: Store) -> None:
+    """Places come free in the order of their times, whatever the order they were taken in."""
+    for second in (5, 1, 3):
+        await admitted(store, request(rate=THREE), now=NOON + second)
+    refusal = await refused(store, request(rate=THREE), now=NOON + 6)
+    assert refusal.rate == RateState(3, 0, 5.0, 10.0)
+    await admitted(store, request(rate=THREE), now=NOON + 11)
+    assert (await refused(store, request(rate=THREE), now=NOON + 12)).retry_after_seconds == 1
+
+
 one_store_for_all = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 """Each example has a caller of its own instead."""
 
