@@ -1,4 +1,4 @@
-"""The new service's environment: one `uv sync`, with something to look at while it runs."""
+"""A service's own environment: uv and what it is run with, and something to look at meanwhile."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from .errors import ScaffoldError, UsageError
 
 
-def find_uv() -> str:
+def find_uv(otherwise: str = ", or pass --no-install") -> str:
     """The uv that runs this command, or the one on the PATH. Raises `UsageError` without either."""
-    uv = os.environ.get("UV") or shutil.which("uv")
+    uv = shutil.which(os.environ.get("UV") or "uv") or shutil.which("uv")
     if uv is None:
         raise UsageError(
-            "uv is not on the PATH: install it (https://docs.astral.sh/uv), or pass --no-install"
+            f"uv is not on the PATH: install it (https://docs.astral.sh/uv){otherwise}"
         )
     return uv
+
+
+def service_variables() -> dict[str, str]:
+    """Ours, without those that name the environment of whoever called us: uv would change that."""
+    ignored = {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT"}
+    return {name: value for name, value in os.environ.items() if name not in ignored}
 
 
 def install(uv: str, folder: Path, console: Console) -> None:
     """Make the environment of the service in `folder`. Raises `ScaffoldError` with what uv said."""
     started = time.monotonic()
-    with _progress("Installing the environment with uv sync", console):
-        # Both name the environment of whoever called us; uv would sync that one.
-        ignored = {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT"}
-        environment = {name: value for name, value in os.environ.items() if name not in ignored}
+    with progress("Installing the environment with uv sync", console):
         result = subprocess.run(
             [uv, "sync", "--quiet"],
             cwd=folder,
-            env=environment,
+            env=service_variables(),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -47,10 +50,11 @@ def install(uv: str, folder: Path, console: Console) -> None:
     console.print(f"Installed the environment in {time.monotonic() - started:.1f} s")
 
 
-def _progress(description: str, console: Console) -> Progress:
+def progress(description: str, console: Console) -> Progress:
+    """The time that passes, on a terminal, and one line elsewhere."""
     if not console.is_terminal:
         console.print(f"{description} ...")
-    progress = Progress(
+    bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
@@ -58,5 +62,5 @@ def _progress(description: str, console: Console) -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
-    progress.add_task(description, total=None)
-    return progress
+    bar.add_task(description, total=None)
+    return bar

@@ -82,8 +82,9 @@ def start(
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env={**inherited, **environment},
+        # Not the project's own folder: a `.env` there would be read.
+        cwd=ROOT / "tests",
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
         stdout=output,
         stderr=subprocess.STDOUT,
     )

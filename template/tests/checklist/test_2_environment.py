@@ -1,15 +1,16 @@
 """Step 2: is the environment validated, and are there no API keys in code?"""
 
 import re
-import subprocess
+import socket
 from pathlib import Path
 
 import httpx
+import pytest
 
 from sandbox.server import Sandbox
 from tests.asking import ask
 from tests.checklist.conftest import Evidence
-from tests.running import ROOT, Service, free_port, start
+from tests.running import ROOT, START_SECONDS, Service, eventually, free_port, start
 
 KEY_IN_CODE = re.compile(
     r"""(?x)
@@ -21,33 +22,61 @@ CODE = {".py", ".toml", ".yaml", ".yml", ".md", ".json", ".sql", ".lua", ".cfg",
 NOT_OURS = {".venv", ".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 
 
-def test_the_environment_is_validated(evidence: Evidence) -> None:
+@pytest.mark.item("2. Env Vars", "Is there env var validation?")
+def test_the_environment_is_validated(tmp_path: Path, evidence: Evidence) -> None:
     """Without its variables the service ends, names each of them, and opens no port."""
-    port = free_port()
-    process = start({"PORT": str(port), "ENVIRONMENT": "production"}, subprocess.PIPE)
-    output = process.communicate(timeout=60)[0].decode()
-    assert process.returncode not in (0, None)
     from app.wiring import ADAPTERS
 
-    needed = [f"{adapter.name.upper()}_API_KEY" for adapter in ADAPTERS]
-    assert all(variable in output for variable in (*needed, "SERVICE_API_KEYS"))
-    assert "Traceback" not in output
-    evidence(f"exit status {process.returncode}; named: {', '.join((*needed, 'SERVICE_API_KEYS'))}")
+    needed = [*(f"{adapter.name.upper()}_API_KEY" for adapter in ADAPTERS), "SERVICE_API_KEYS"]
+    status, output = _start_without_variables(tmp_path / "output")
+    assert status is not None, "it started without them"
+    assert "Traceback" not in output, f"it crashed: {output}"
+    missing = [variable for variable in needed if variable not in output]
+    assert not missing, f"it ended with status {status} and did not name {', '.join(missing)}"
+    assert status != 0
+    evidence(f"exit status {status}; named: {', '.join(needed)}")
 
 
+@pytest.mark.item("2. Env Vars", "Are API keys NOT in code?")
 def test_api_keys_are_not_in_code(
     service: Service, client: httpx.Client, sandbox: Sandbox, primary: str, evidence: Evidence
 ) -> None:
     """No file holds a key; the one that reaches the provider comes from the environment alone."""
-    files = [path for path in ROOT.rglob("*") if _is_code(path)]
-    found = [path for path in files if KEY_IN_CODE.search(path.read_text(encoding="utf-8"))]
-    assert found == []
-    assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    texts = {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8", errors="replace")
+        for path in ROOT.rglob("*")
+        if _is_code(path)
+    }
+    assert "app/wiring.py" in texts
+    found = [name for name, text in texts.items() if KEY_IN_CODE.search(text)]
+    assert not found, f"what looks like a key is in {', '.join(found)}"
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert ".env" in ignored, ".gitignore does not list .env"
     assert ask(client).status_code == 200
     received = sandbox.requests(primary)[-1].headers
-    assert "the sandbox's key" in received.values()
-    evidence(f"{len(files)} files searched, 0 keys; the provider received the environment's key")
+    assert "the sandbox's key" in received.values(), f"{primary} received another key"
+    evidence(f"{len(texts)} files searched, 0 keys; the provider received the environment's key")
 
 
 def _is_code(path: Path) -> bool:
-    return path.is_file() and path.suffix in CODE and not NOT_OURS & set(path.parts)
+    ours = not NOT_OURS & set(path.relative_to(ROOT).parts)
+    return ours and path.suffix in CODE and path.is_file()
+
+
+def _start_without_variables(log: Path) -> tuple[int | None, str]:
+    """The exit status and the output; the status of a service that opens its port is `None`."""
+    port = free_port()
+    with log.open("wb") as stream:
+        process = start({"PORT": str(port), "ENVIRONMENT": "production"}, stream)
+    try:
+        eventually(lambda: process.poll() is not None or _is_open(port), START_SECONDS)
+        status = process.poll()
+    finally:
+        process.kill()
+        process.wait()
+    return status, log.read_text(encoding="utf-8")
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
