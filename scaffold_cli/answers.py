@@ -1,4 +1,4 @@
-"""The answers of one `scaffold new`: flags, a file, the terminal, or the template's defaults."""
+"""The answers of one command: flags, a file, the terminal, or the template's defaults."""
 
 from __future__ import annotations
 
@@ -58,6 +58,49 @@ def from_file(path: Path, questionnaire: Questionnaire) -> Answers:
         answers[key] = [str(item) for item in value] if isinstance(value, list) else str(value)
     if providers := answers.get("providers"):
         answers.setdefault("primary_provider", providers[0])
+    return answers
+
+
+def from_assignments(assignments: Sequence[str], questionnaire: Questionnaire) -> Answers:
+    """The answers in `QUESTION=ANSWER` texts; several are separated by commas.
+
+    Of providers the first becomes the primary, as with the flags. Raises `UsageError`.
+    """
+    questions = {question.name: question for question in questionnaire.questions}
+    answers: Answers = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if key not in questions:
+            raise UsageError(f'--set: "{key}" is not asked: known are {", ".join(questions)}')
+        if not equals:
+            raise UsageError(f"--set {key}: give its answer too, as in --set {key}=...")
+        if key in answers:
+            raise UsageError(f"--set {key} is given twice: give it once")
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        answers[key] = parts if questions[key].multiple else value
+    if providers := answers.get("providers"):
+        answers.setdefault("primary_provider", providers[0])
+    return answers
+
+
+def settle_again(questionnaire: Questionnaire, recorded: Answers, changed: Answers) -> Answers:
+    """What a service answered, with the changes, as one version of the template takes it.
+
+    A question that is new to the service takes its default. Raises `UsageError`.
+    """
+    try:
+        answers = questionnaire.answer({**recorded, **changed}, lambda question: question.default)
+    except InvalidAnswer as error:
+        name = error.question.name
+        if name in changed:
+            raise UsageError(f"--set {name}: {error}") from error
+        raise UsageError(
+            f"the service's own {name} will not do: {error}; choose another with --set {name}=..."
+        ) from error
+    for name in changed:
+        # One provider needs no primary; the one given first is that one anyway.
+        if name not in answers and changed.get("providers") != [changed[name]]:
+            raise UsageError(f"--set {name}: is not asked beside the other answers; leave it out")
     return answers
 
 

@@ -19,3 +19,9 @@ class Cancelled(ScaffoldError):
     """The person changed their mind; the status is a shell's for an interrupted command."""
 
     status = 130
+
+
+def last_line(reason: object) -> str:
+    """The end of what a program, or an exception, said: where it names the matter."""
+    text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+    return (text.strip().splitlines() or ["unknown"])[-1]

@@ -1,10 +1,12 @@
-"""The few questions to git, and the first commit of a new service."""
+"""The few questions to git, the first commit of a new service, and the merge of one file."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .errors import UsageError
@@ -38,13 +40,108 @@ def enclosing_repository(folder: Path) -> Path | None:
     return Path(root) if root else None
 
 
-def describe(repository: Path) -> str | None:
-    """The name of HEAD that `git rev-parse` resolves again; nothing before the first commit."""
-    return _output(repository, "describe", "--tags", "--always")
+def describe(repository: Path, commit: str = "HEAD") -> str | None:
+    """The commit's name that `git rev-parse` resolves again; nothing before the first commit."""
+    return _output(repository, "describe", "--tags", "--always", commit)
 
 
 def is_dirty(repository: Path) -> bool:
     return bool(_output(repository, "status", "--porcelain"))
+
+
+def changes(folder: Path) -> list[str]:
+    """The paths below `folder` that differ from the last commit, untracked ones included."""
+    flags = ["--porcelain", "-z", "--untracked-files=all", "--no-renames"]
+    return [entry[3:] for entry in _names(folder, "status", *flags, "--", ".")]
+
+
+def tracked(folder: Path) -> set[str]:
+    """The files below `folder` that git knows, relative to it."""
+    return set(_names(folder, "ls-files", "-z", "--", "."))
+
+
+def clone(url: str, folder: Path) -> None:
+    """Clone without checking anything out. Raises `CalledProcessError` with what git said."""
+    _git(
+        folder.parent, "clone", "--quiet", "--no-checkout", "--", url, str(folder)
+    ).check_returncode()
+
+
+def take_file(repository: Path, commit: str, name: str) -> bool:
+    """Put one file of a commit into the work tree; False where the commit has none."""
+    return _git(repository, "checkout", "--quiet", commit, "--", name).returncode == 0
+
+
+def tags(repository: Path) -> list[str]:
+    return (_output(repository, "tag", "--list") or "").splitlines()
+
+
+def commit_of(clone: Path, name: str) -> str | None:
+    """The full hash of a tag, branch or commit of a clone; nothing where there is no such."""
+    for candidate in (name, f"refs/remotes/origin/{name}"):
+        # By stdin: as an argument, a name that begins with a hyphen would be read as an option.
+        query = f"{candidate}^{{commit}}".replace("\n", " ").encode()
+        result = _run(clone, "cat-file", "--batch-check=%(objectname)", stdin=query)
+        # Of what it does not find, git repeats the name with a remark.
+        if len(words := result.stdout.decode(errors="replace").split()) == 1:
+            return words[0]
+    return None
+
+
+def is_ancestor(repository: Path, older: str, newer: str) -> bool:
+    """Whether `older` is in the history of `newer`; a commit is in its own."""
+    return _git(repository, "merge-base", "--is-ancestor", older, newer).returncode == 0
+
+
+def merge_file(mine: bytes, old: bytes, new: bytes) -> tuple[bytes, bool] | None:
+    """Both sides' changes since `old`, and whether they leave each other alone.
+
+    Where they meet, both stand between conflict markers. Nothing for what is no text.
+    """
+    labels = ("before updating", "last update", "after updating")
+    with tempfile.TemporaryDirectory(prefix="scaffold-") as folder:
+        for name, content in zip(labels, (mine, old, new), strict=True):
+            Path(folder, name).write_bytes(content)
+        flags = [argument for label in labels for argument in ("-L", label)]
+        result = _run(Path(folder), "merge-file", "-p", *flags, *labels)
+    # The status counts the conflicts; above 127 git has failed, as it does for binary files.
+    return (result.stdout, result.returncode == 0) if 0 <= result.returncode <= 127 else None
+
+
+def mark_unmerged(folder: Path, files: Mapping[str, Mapping[int, tuple[int, bytes]]]) -> None:
+    """Record conflicts as a merge does, so that git refuses to commit before they are mended.
+
+    Each file has a mode and content for stages 1 (common), 2 (ours) and 3 (theirs). Raises
+    `CalledProcessError`.
+    """
+    root = enclosing_repository(folder)
+    assert root is not None
+    lines = []
+    for name, stages in files.items():
+        path = (folder / name).relative_to(root).as_posix()
+        entries = []
+        for stage, (mode, content) in stages.items():
+            result = _run(root, "hash-object", "-w", "--stdin", "--path", path, stdin=content)
+            result.check_returncode()
+            entries.append((f"{mode:o}", result.stdout.decode().strip(), stage))
+        nothing = "0" * len(entries[0][1])
+        lines.append(f"0 {nothing}\t{path}")
+        lines += [f"{mode} {blob} {stage}\t{path}" for mode, blob, stage in entries]
+    index = b"".join(os.fsencode(line) + b"\0" for line in lines)
+    _run(root, "update-index", "-z", "--index-info", stdin=index).check_returncode()
+
+
+def unstage(folder: Path, names: Iterable[str]) -> None:
+    """Make the index hold again what the last commit has of these files."""
+    _git(folder, "reset", "--quiet", "HEAD", "--", *names)
+
+
+def difference(folder: Path, before: str, after: str, *, coloured: bool) -> str:
+    """The diff of two folders below `folder`, as git prints it."""
+    flags = ["--no-index", "--no-prefix", "--no-renames", "--no-ext-diff"]
+    colour = f"--color={'always' if coloured else 'never'}"
+    result = _run(folder, "--no-pager", "diff", *flags, colour, before, after)
+    return result.stdout.decode(errors="replace")
 
 
 def commit_all(folder: Path, message: str) -> None:
@@ -66,6 +163,22 @@ def _fallback_identity(folder: Path) -> list[str]:
 def _output(folder: Path, *arguments: str) -> str | None:
     result = _git(folder, *arguments)
     return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _names(folder: Path, *arguments: str) -> list[str]:
+    """The paths of a command that ends each with a zero byte. Raises `CalledProcessError`."""
+    result = _run(folder, *arguments)
+    result.check_returncode()
+    return [os.fsdecode(name) for name in result.stdout.split(b"\0") if name]
+
+
+def _run(
+    folder: Path, *arguments: str, stdin: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """As `_git`, for what may not be text."""
+    return subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, input=stdin or b"", check=False
+    )
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -17,11 +17,14 @@ from rich.text import Text
 
 from . import environment, git, prompts
 from .answers import FLAGS, from_file, from_flags, settle
+from .check import find_service, print_report, run
 from .errors import Cancelled, ScaffoldError
 from .folder import require_usable
 from .new import create, print_files, print_summary
 from .questionnaire import Answer, OpenQuestion, Questionnaire
+from .replace import apply
 from .source import template_root, template_source
+from .update import plan, print_done, print_plan, require_updatable
 
 app = typer.Typer(
     help="Make an LLM service whose production guardrails are wired, tested and proven to fire.",
@@ -49,7 +52,15 @@ def _exit_cleanly_on_signals() -> None:
     """Let a closed terminal or a `kill` unwind the stack, so that what was begun is cleaned up."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda number, _frame: sys.exit(128 + number))
+            signal.signal(getattr(signal, name), _exit_cleanly)
+
+
+def _exit_cleanly(number: int, _frame: object) -> NoReturn:
+    # A shell that is hung up passes it on once more, and it must not end us before we are done.
+    for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -147,6 +158,75 @@ def new(
     except (KeyboardInterrupt, EOFError) as error:
         raise Cancelled("cancelled: nothing is left behind") from error
     console.print(f"\n{questionnaire.next_steps(settled, dest)}")
+
+
+@app.command()
+def update(
+    dest: Annotated[
+        Path, typer.Argument(help="The service's folder; else the current one.", metavar="DEST")
+    ] = Path("."),
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Another answer, such as storage=sqlite; repeatable. Commas separate providers,"
+            " the first is the primary.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="A version of the template; else the latest.", metavar="VERSION"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the diff, and write nothing.")
+    ] = False,
+) -> None:
+    """Take the template's changes, or other answers, into the service in DEST.
+
+    Your edits stay. What cannot be merged is marked as conflicts, and the exit status is 1.
+    """
+    console = _console()
+    folder = dest.resolve()
+    record = require_updatable(folder)
+    try:
+        planned = plan(folder, record, assignments or [], to)
+        if planned is None:
+            console.print(f"{folder.name} is up to date: template {record.version}")
+            return
+        if dry_run:
+            print_plan(console, planned)
+            return
+        apply(folder, planned.merge)
+    except (KeyboardInterrupt, EOFError) as error:
+        raise Cancelled("cancelled: the service is as it was") from error
+    print_done(console, dest, planned)
+
+
+@app.command()
+def check(
+    dest: Annotated[
+        Path, typer.Argument(help="The service's folder; else the current one.", metavar="DEST")
+    ] = Path("."),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Put the service in DEST to the test, item by item of the guide's checklist.
+
+    Exit status: 0 when every item is a yes, 1 with one or two open, 3 with three
+    or more (not ready for production), 4 when the checklist gave no result.
+    """
+    console = _console()
+    service = find_service(dest.resolve())
+    uv = environment.find_uv(otherwise=" and run this again")
+    try:
+        report = run(uv, service, Console(stderr=True) if as_json else console)
+    except (KeyboardInterrupt, EOFError) as error:
+        raise Cancelled("cancelled: what was started has ended") from error
+    if as_json:
+        print(json.dumps(report.document, indent=2))
+    else:
+        print_report(console, report)
+    raise typer.Exit(report.status)
 
 
 @app.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -15,23 +17,42 @@ from .source import TemplateSource
 
 def render(source: TemplateSource, answers: Answers, folder: Path) -> None:
     """Render the template into `folder`. Raises `ScaffoldError` for whatever goes wrong."""
+    with _failures_in_one_line():
+        _copy(str(source.root), source.ref, answers, folder)
+        if source.dirty:
+            _record_version(folder / ".copier-answers.yml", source.version)
+
+
+def render_version(source: str, commit: str, answers: Answers, folder: Path) -> None:
+    """Render a commit of the template that a service names as its own. Raises as `render` does.
+
+    By its hash, a commit is rendered without what lies uncommitted beside it.
+    """
+    with _failures_in_one_line():
+        _copy(source, commit, answers, folder)
+
+
+def _copy(source: str, ref: str | None, answers: Answers, folder: Path) -> None:
     # Imported here: half a second that `--help` and shell completion do not need.
     import copier
 
+    with warnings.catch_warnings():
+        # Of dirty and shallow checkouts; what matters of that, the summary says.
+        warnings.simplefilter("ignore")
+        copier.run_copy(
+            source,
+            folder,
+            data=dict(answers),
+            vcs_ref=ref,
+            defaults=True,
+            quiet=True,
+        )
+
+
+@contextmanager
+def _failures_in_one_line() -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            # Of dirty and shallow checkouts; what matters of that, the summary says.
-            warnings.simplefilter("ignore")
-            copier.run_copy(
-                str(source.root),
-                folder,
-                data=dict(answers),
-                vcs_ref=source.ref,
-                defaults=True,
-                quiet=True,
-            )
-        if source.dirty:
-            _record_version(folder / ".copier-answers.yml", source.version)
+        yield
     except Exception as error:
         raise ScaffoldError(f"the template could not be rendered: {_first_line(error)}") from error
 

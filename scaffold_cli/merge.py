@@ -1,0 +1,175 @@
+"""What the template's way from one version to another does to an edited service, file by file.
+
+git merges each file that both sides have changed. Copier's own update is not asked: it loses edits
+to a file that is no UTF-8 text, and deletes an edited file that the template no longer has.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from . import git
+from .errors import UsageError
+from .questionnaire import Answer
+
+ANSWERS_FILE = ".copier-answers.yml"
+PLAIN, EXECUTABLE, LINK = 0o100644, 0o100755, 0o120000
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as git sees it; a link's content is where it points."""
+
+    content: bytes
+    mode: int
+
+
+Tree = Mapping[str, File]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A file before and after; None where there is none."""
+
+    before: File | None
+    after: File | None
+
+
+@dataclass(slots=True)
+class Merge:
+    """What an update does to the service, by the files' paths in it."""
+
+    changes: dict[str, Change] = field(default_factory=dict)
+    conflicts: dict[str, dict[int, File]] = field(default_factory=dict)
+    """The sides of each conflict, by git's numbers: common, ours, theirs."""
+    unmergeable: list[str] = field(default_factory=list)
+    """Those of the conflicts that are no text: the owner's file stands."""
+    vanishing: list[str] = field(default_factory=list)
+    """Files that the owner has edited and the template no longer has."""
+    kept_aside: dict[str, str] = field(default_factory=dict)
+
+
+def merge_trees(
+    folder: Path, old: Tree, new: Tree, is_owned: Callable[[str], bool], left: Answer | None
+) -> Merge:
+    """What the template's way from `old` to `new` does to the service in `folder`, file by file.
+
+    What the owner owns stays as it is, unless it was written for a framework that is now `left`.
+    A file that git ignores counts as deleted: nobody could bring it back, so it is not touched.
+    """
+    merge = Merge()
+    tracked = git.tracked(folder)
+    for name in sorted(old.keys() | new.keys()):
+        mine = read_file(folder / name) if name in tracked else None
+        if name == ANSWERS_FILE:
+            if mine != new.get(name):
+                merge.changes[name] = Change(mine, new.get(name))
+        elif mine and is_owned(name):
+            if left and name in new:
+                _start_anew(merge, name, old.get(name), mine, new[name], str(left))
+        else:
+            _merge_file(merge, name, old.get(name), mine, new.get(name))
+    return merge
+
+
+def _start_anew(
+    merge: Merge, name: str, old: File | None, mine: File, new: File, left: str
+) -> None:
+    """Render what the owner owns again; what they made of it is kept beside it."""
+    if mine == new:
+        return
+    merge.changes[name] = Change(mine, new)
+    if mine != old:
+        path = PurePosixPath(name)
+        aside = str(path.with_name(f"{path.stem}.{left}{path.suffix}.orig"))
+        merge.kept_aside[name] = aside
+        merge.changes[aside] = Change(None, mine)
+
+
+def _merge_file(
+    merge: Merge, name: str, old: File | None, mine: File | None, new: File | None
+) -> None:
+    if new in (old, mine):
+        return
+    if mine == old:
+        merge.changes[name] = Change(mine, new)
+    elif mine is None:
+        return  # deleted by the owner, and so it stays
+    elif new is None:
+        merge.vanishing.append(name)
+    else:
+        _merge_contents(merge, name, old, mine, new)
+
+
+def _merge_contents(merge: Merge, name: str, old: File | None, mine: File, new: File) -> None:
+    """Both have changed the file, or both have added it."""
+    common = old.content if old else b""
+    merged = None
+    if LINK not in (mine.mode, new.mode):
+        merged = git.merge_file(mine.content, common, new.content)
+    if merged is None:
+        merge.unmergeable.append(name)
+    else:
+        mode = new.mode if old and mine.mode == old.mode else mine.mode
+        merge.changes[name] = Change(mine, File(merged[0], mode))
+    if merged is None or not merged[1]:
+        sides = {1: old, 2: mine, 3: new}
+        merge.conflicts[name] = {number: side for number, side in sides.items() if side}
+
+
+def require_harmless(folder: Path, merge: Merge) -> None:
+    """Raise `UsageError`, with the files' names, where the update would lose something."""
+    if merge.vanishing:
+        files = " ".join(shlex.quote(name) for name in merge.vanishing)
+        raise UsageError(
+            f"the template no longer has files that you have edited: {', '.join(merge.vanishing)};"
+            f" nothing was changed. Keep what you need of them elsewhere, run `git rm {files} &&"
+            f" git commit` in {folder}, then this again"
+        )
+    tracked = git.tracked(folder)
+    blocked = [name for name in merge.changes if _is_in_the_way(folder, name, tracked, merge)]
+    if blocked:
+        raise UsageError(
+            f"where the template puts a file lies something else: {', '.join(blocked)}; nothing was"
+            f" changed. Move it elsewhere in {folder}, commit, then run this again"
+        )
+
+
+def _is_in_the_way(folder: Path, name: str, tracked: set[str], merge: Merge) -> bool:
+    """Whether something that is no earlier state of the file lies at its path or above."""
+    parents = [folder / parent for parent in PurePosixPath(name).parents][:-1]
+    if any(parent.is_symlink() or (parent.exists() and not parent.is_dir()) for parent in parents):
+        return True
+    is_new = name not in tracked or name in merge.kept_aside.values()
+    return is_new and os.path.lexists(folder / name)
+
+
+def read_tree(folder: Path) -> Tree:
+    return {
+        path.relative_to(folder).as_posix(): file
+        for path in folder.rglob("*")
+        if (file := read_file(path))
+    }
+
+
+def read_file(path: Path) -> File | None:
+    """The file at `path`; None where there is none."""
+    if path.is_symlink():
+        return File(os.fsencode(path.readlink()), LINK)
+    if not path.is_file():
+        return None
+    return File(path.read_bytes(), EXECUTABLE if path.stat().st_mode & 0o100 else PLAIN)
+
+
+def write_file(path: Path, file: File) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if file.mode == LINK:
+        path.symlink_to(os.fsdecode(file.content))
+        return
+    path.write_bytes(file.content)
+    if file.mode == EXECUTABLE:
+        path.chmod(path.stat().st_mode | 0o111)

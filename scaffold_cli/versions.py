@@ -1,0 +1,89 @@
+"""The versions of a template: tags by PEP 440 in the repository that a service records."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+from . import git
+from .errors import ScaffoldError, UsageError, last_line
+from .merge import ANSWERS_FILE
+
+NAMED_VERSIONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The version to update to, and the commits of both in the template's repository."""
+
+    version: str
+    commit: str
+    recorded_commit: str
+    template_root: Path
+
+
+def find_target(source: str, recorded_version: str, to: str | None, clone: Path) -> Target:
+    try:
+        git.clone(_cloneable(source), clone)
+    except subprocess.CalledProcessError as error:
+        raise ScaffoldError(
+            f"the template {source} cannot be cloned: {last_line(error.stderr or error)};"
+            f" correct _src_path in {ANSWERS_FILE}, commit that, then run this again"
+        ) from error
+    recorded = git.commit_of(clone, recorded_version)
+    if recorded is None:
+        raise ScaffoldError(
+            f"the template {source} has no {recorded_version}, which the service was rendered"
+            " from: fetch it there, or name a repository that has it as _src_path in"
+            f" {ANSWERS_FILE}, and commit that"
+        )
+    commit = _commit_named(clone, to) if to else _latest_commit(clone, recorded)
+    version = git.describe(clone, commit) or commit
+    if commit != recorded and git.is_ancestor(clone, commit, recorded):
+        raise UsageError(
+            f"--to {to}: {version} is older than {recorded_version}, which the service has; to go"
+            " back, revert the commit of the update in the service's repository"
+        )
+    if not git.take_file(clone, commit, "copier.yml"):
+        raise UsageError(f"{version} of the template has no copier.yml: choose another with --to")
+    return Target(version, commit, recorded, clone)
+
+
+def _commit_named(clone: Path, to: str) -> str:
+    commit = git.commit_of(clone, to)
+    if commit is None:
+        versions = ", ".join(reversed(_versions(clone)[-NAMED_VERSIONS:])) or "no tag"
+        raise UsageError(f"--to {to}: the template has no such version; its latest: {versions}")
+    return commit
+
+
+def _latest_commit(clone: Path, recorded: str) -> str:
+    """The latest version's, HEAD's where nothing is tagged; never one before the recorded."""
+    releases = [tag for tag in _versions(clone) if not Version(tag).is_prerelease]
+    latest = git.commit_of(clone, f"refs/tags/{releases[-1]}" if releases else "HEAD")
+    return recorded if latest is None or git.is_ancestor(clone, latest, recorded) else latest
+
+
+def _versions(clone: Path) -> list[str]:
+    """The tags that are versions by PEP 440, in ascending order."""
+    return sorted(filter(_is_version, git.tags(clone)), key=Version)
+
+
+def _is_version(tag: str) -> bool:
+    try:
+        Version(tag)
+    except InvalidVersion:
+        return False
+    return True
+
+
+def _cloneable(source: str) -> str:
+    """A source in Copier's shorthand, as git takes it."""
+    for alias, host in (("gh:", "https://github.com/"), ("gl:", "https://gitlab.com/")):
+        if source.startswith(alias):
+            return host + source.removeprefix(alias).lstrip("/")
+    source = source.removeprefix("git+")
+    return str(Path(source).expanduser()) if source.startswith("~") else source
