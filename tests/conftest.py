@@ -2,7 +2,7 @@
 
 import signal
 
-pytest_plugins = ["tests.matrix.progress"]
+pytest_plugins = ["tests.matrix.progress", "tests.unplug.report"]
 
 
 def pytest_configure() -> None:

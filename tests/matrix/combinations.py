@@ -84,6 +84,19 @@ def all_combinations() -> tuple[Combination, ...]:
     return tuple(Combination(axes, chosen) for chosen in selections)
 
 
+def covering_combinations(*, all_at_once: bool = False) -> tuple[Combination, ...]:
+    """As few as have each value of each axis: where several can be chosen, one at a time or all."""
+    axes = read_axes()
+    columns = [
+        [axis.values] if axis.multiple and all_at_once else [(value,) for value in axis.values]
+        for axis in axes
+    ]
+    return tuple(
+        Combination(axes, tuple(column[row % len(column)] for column in columns))
+        for row in range(max(map(len, columns)))
+    )
+
+
 def default_combination() -> Combination:
     """The one that the defaults of `copier.yml` describe."""
     config = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.matrix.combinations import all_combinations
+from tests.matrix.combinations import Combination, all_combinations, covering_combinations
 
 SLOWEST = 10
 SHARED_FOLDER = pytest.StashKey[str]()
@@ -23,6 +23,7 @@ class Progress:
     """Lives in the process that prints; the reports of the others arrive there."""
 
     def __init__(self, config: pytest.Config) -> None:
+        self._config = config
         self._plugins = config.pluginmanager
         self._ids: list[str] = []
         self._ended: dict[str, Mapping[str, Any]] = {}
@@ -34,7 +35,7 @@ class Progress:
         if report.when != "call" or "combination" not in properties:
             return
         if not self._ended:
-            self._ids = [str(combination) for combination in all_combinations()]
+            self._ids = [str(combination) for combination in chosen_combinations(self._config)]
             self._began = time.monotonic() - properties["seconds"]
         self._ended[properties["combination"]] = properties
         terminal: pytest.TerminalReporter | None = self._plugins.get_plugin("terminalreporter")
@@ -67,6 +68,18 @@ class Progress:
         left = len(self._ids) - len(self._ended)
         minutes = (time.monotonic() - self._began) / len(self._ended) * left / 60
         return f"; about {math.ceil(minutes)} min left" if left else ""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="of the combinations only as few as have each choice once, with their checklists",
+    )
+
+
+def chosen_combinations(config: pytest.Config) -> tuple[Combination, ...]:
+    return covering_combinations() if config.getoption("quick") else all_combinations()
 
 
 def pytest_configure(config: pytest.Config) -> None:
