@@ -1,7 +1,7 @@
 # Needs Python 3.11 or newer, git and make. uv is taken from the PATH, or put into .uv/ first.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format environment clean
+.PHONY: help demo test test-system check lint format environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -21,7 +21,7 @@ export UV_PYTHON_DOWNLOADS ?= never
 endif
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-17s %s\n", $$1, $$2 }'
 
 demo: environment ## Render a default service, fire each guardrail at it, print what each did
 	$(UV) run python -m tests.demo
@@ -29,8 +29,12 @@ demo: environment ## Render a default service, fire each guardrail at it, print 
 test: environment ## The whole suite, in parallel
 	$(UV) run pytest --numprocesses auto
 
-check: lint ## The quick tier: what reads the code, and the tests of the CLI
-	$(UV) run pytest --numprocesses auto tests/cli
+test-system: environment ## What needs Debian's packages, which .ci/run installs
+	$(UV) run pytest --numprocesses auto tests/system
+
+check: lint ## The quick tier: what reads the code, and as few combinations as have each choice once
+	$(UV) run pytest --numprocesses auto --quick tests/matrix/test_combinations.py \
+		tests/matrix/test_template.py tests/cli/test_options.py
 
 lint: environment ## Formatter, linter and type checkers, without changing a file
 	$(UV) run ruff format --check

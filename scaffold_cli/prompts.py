@@ -12,14 +12,15 @@ from .questionnaire import Answer, Choice, OpenQuestion
 def ask(question: OpenQuestion) -> Answer:
     """Put one question and wait. Raises `KeyboardInterrupt` on Ctrl-C and `EOFError` on Ctrl-D."""
     answer: Answer = _prompt(question).unsafe_ask()
-    # In place of the prompt's own echo, which repeats the description.
-    print(f"? {question.help} {', '.join(answer) if isinstance(answer, list) else answer}")
+    # In place of the prompt's own echo, which repeats the description. The hint has served.
+    asked = question.help.partition(" (")[0]
+    print(f"? {asked} {', '.join(answer) if isinstance(answer, list) else answer}")
     return answer
 
 
 def confirm(message: str) -> bool:
     """A yes-or-no question whose default is yes. Raises as `ask` does."""
-    agreed: bool = questionary.confirm(message, default=True).unsafe_ask()
+    agreed: bool = questionary.confirm(message, default=True, style=_style()).unsafe_ask()
     return agreed
 
 
@@ -29,6 +30,7 @@ def _prompt(question: OpenQuestion) -> questionary.Question:
             question.help,
             default=str(question.default),
             validate=_validator(question),
+            style=_style(),
             erase_when_done=True,
         )
     width = max(len(choice.title) for choice in question.choices)
@@ -38,18 +40,38 @@ def _prompt(question: OpenQuestion) -> questionary.Question:
             question.help,
             choices=choices,
             validate=_validator(question),
+            instruction="(arrows, space to tick, enter)",
+            style=_style(),
             erase_when_done=True,
         )
     return questionary.select(
-        question.help, choices=choices, default=str(question.default), erase_when_done=True
+        question.help,
+        choices=choices,
+        default=str(question.default),
+        instruction="(arrows, enter)",
+        style=_style(),
+        erase_when_done=True,
     )
 
 
 def _choice(choice: Choice, width: int, question: OpenQuestion) -> questionary.Choice:
     return questionary.Choice(
-        f"{choice.title:<{width}}  {choice.description}".rstrip(),
+        [("class:title", f"{choice.title:<{width}}"), ("", f"  {choice.description}")],
         value=choice.value,
         checked=question.multiple and question.is_default(choice),
+    )
+
+
+def _style() -> questionary.Style:
+    """Readable on dark and on light, and without colour: the pointer alone says where one is."""
+    # `selected` would be in reverse video, and so would the default, wherever the pointer is.
+    return questionary.Style(
+        [
+            ("title", "bold"),
+            ("pointer", "fg:ansigreen bold"),
+            ("selected", "noreverse fg:ansigreen"),
+            ("answer", "noinherit"),
+        ]
     )
 
 

@@ -113,6 +113,16 @@ def template(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def dependent_template(template: Path) -> Path:
+    """The template, whose services need a package that only an index has."""
+    pyproject = template / "template/pyproject.toml.jinja"
+    content = pyproject.read_text()
+    pyproject.write_text(content.replace("dependencies = []", 'dependencies = ["one-of-many"]'))
+    commit(template, "A dependency")
+    return template
+
+
+@pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """The folder in which `scaffold` is called; empty, so that what is left behind shows."""
     folder = tmp_path / "work"

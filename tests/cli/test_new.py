@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,15 +247,35 @@ class TestInstall:
         assert not Path(other).exists()
 
     def test_an_unreachable_index_leaves_the_service(
-        self, scaffold: Scaffold, workplace: Path, program: Callable[[str, str], Path]
+        self, scaffold: Scaffold, workplace: Path, dependent_template: Path, tmp_path: Path
     ) -> None:
         """When uv fails the service stays, committed; the message says what to run; status 1."""
-        uv = program("uv", "echo 'error: failed to fetch the index' >&2; exit 2")
-        result = scaffold("new", "x", "--defaults", UV=str(uv))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            index = f"http://127.0.0.1:{listener.getsockname()[1]}/simple"
+        result = scaffold(
+            "new",
+            "x",
+            "--defaults",
+            SCAFFOLD_TEMPLATE=str(dependent_template),
+            UV_DEFAULT_INDEX=index,
+            UV_CACHE_DIR=str(tmp_path / "cache"),
+            UV_HTTP_RETRIES="0",
+            UV_NO_CONFIG="1",
+        )
         assert result.returncode == 1
-        assert "failed to fetch the index" in result.stderr
+        assert f"the service is in {workplace / 'x'}, but has no environment yet" in result.stderr
+        assert f"{index}/one-of-many" in result.stderr
         assert f"cd {workplace / 'x'} && uv sync" in result.stderr
         assert git(workplace / "x", "status", "--porcelain") == ""
+        assert set(git(workplace / "x", "ls-files").splitlines()) == RENDERED
+
+    def test_a_uv_that_is_gone_is_looked_for_on_the_path(
+        self, scaffold: Scaffold, workplace: Path
+    ) -> None:
+        """`UV`, which uv sets for what it runs, may outlive the uv that it names."""
+        result = scaffold("new", "x", "--defaults", UV="/nowhere/uv")
+        assert result.returncode == 0, result.stderr
+        assert (workplace / "x/.venv/pyvenv.cfg").is_file()
 
     def test_no_install_needs_no_uv(
         self, scaffold: Scaffold, workplace: Path, path_without: Callable[[str], str]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
+import resource
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .conftest import SCAFFOLD, Scaffold, files_in
+from .conftest import SCAFFOLD, Scaffold, files_in, git
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], *words: str, status: int = 2) -> None:
@@ -103,6 +103,17 @@ def test_a_folder_that_cannot_be_written_is_refused(scaffold: Scaffold, workplac
     assert_refused(scaffold("new", destination, "--defaults", "--no-install"), "choose another")
 
 
+@pytest.mark.parametrize("destination", ["{long}", "deep/{long}/x"])
+def test_a_name_that_is_too_long_is_refused(
+    scaffold: Scaffold, workplace: Path, destination: str
+) -> None:
+    """What the file system will not take is named, and the folders above it are removed again."""
+    folder = destination.format(long="x" * 300)
+    result = scaffold("new", folder, "--defaults", "--no-install", "--name", "x")
+    assert_refused(result, "File name too long", "choose another")
+    assert not list(workplace.iterdir())
+
+
 def test_a_folder_inside_the_template_is_refused(scaffold: Scaffold, template: Path) -> None:
     """A service inside the template would become part of it."""
     result = scaffold("new", template / "x", "--defaults", "--no-install")
@@ -132,26 +143,73 @@ def test_a_broken_template_leaves_nothing(
     """When rendering fails half-way, every folder that was made is removed again."""
     (template / "template/zzz.jinja").write_text("{{ nobody_knows }}")
     result = scaffold("new", "deep/er/x", "--defaults", "--no-install")
-    assert_refused(result, "nobody_knows", status=1)
+    assert_refused(result, "nobody_knows", "nothing is left behind", status=1)
+    assert not list(workplace.iterdir())
+    assert not list(temporary.iterdir())
+
+
+@pytest.fixture
+def with_little_room(workplace: Path, variables: dict[str, str]) -> Scaffold:
+    """Runs `scaffold` where no file may grow beyond so many bytes, which stands for a full disk."""
+
+    def run(max_bytes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SCAFFOLD, *arguments],
+            cwd=workplace,
+            env=variables,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("option", ["--no-install", "--dry-run"])
+@pytest.mark.parametrize("max_bytes", [0, 100])
+def test_a_disk_that_is_full_from_the_start_leaves_nothing(
+    with_little_room: Scaffold, workplace: Path, temporary: Path, max_bytes: int, option: str
+) -> None:
+    """No room for the copy of the template that is rendered, or for any file at all."""
+    result = with_little_room(max_bytes, "new", "deep/x", "--defaults", option)
+    assert_refused(result, "run this again", status=1)
     assert not list(workplace.iterdir())
     assert not list(temporary.iterdir())
 
 
 def test_a_full_disk_leaves_nothing(
-    workplace: Path, temporary: Path, template: Path, variables: dict[str, str]
+    with_little_room: Scaffold, workplace: Path, temporary: Path, template: Path
 ) -> None:
-    """When the disk is full half-way, nothing half-written stays. A size limit stands for it."""
+    """When the disk is full half-way, nothing half-written stays."""
     (template / "template/large").write_bytes(os.urandom(400_000))
     (template / ".git").rename(template.parent / "gone")  # so that Copier, not git, meets the limit
-    result = subprocess.run(
-        ["sh", "-c", f"ulimit -f 200; exec {shlex.quote(SCAFFOLD)} new x --defaults --no-install"],
-        cwd=workplace,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert_refused(result, "File too large", status=1)
+    result = with_little_room(100_000, "new", "x", "--defaults", "--no-install")
+    assert_refused(result, "File too large", "run this again", status=1)
     assert not list(workplace.iterdir())
     assert not list(temporary.iterdir())
+
+
+def test_a_disk_too_full_to_commit_leaves_the_whole_service(
+    with_little_room: Scaffold, workplace: Path, template: Path, variables: dict[str, str]
+) -> None:
+    """The service stays, without half a repository; what the message says to run makes it whole."""
+    for number in range(400):  # none of them large, but git's list of them is
+        (template / f"template/file-{number}").touch()
+    (template / ".git").rename(template.parent / "gone")
+    result = with_little_room(15_000, "new", "x", "--defaults", "--no-install")
+    assert result.returncode == 1
+    problem, remedy = result.stderr.splitlines()
+    assert problem.startswith(f"error: the service is in {workplace / 'x'}, but not committed: git")
+    assert len(files_in(workplace / "x")) == 405
+    assert not (workplace / "x/.git").exists()
+    subprocess.run(
+        remedy.partition(": ")[2],
+        shell=True,
+        env={**variables, "GIT_EDITOR": "echo Start >"},
+        capture_output=True,
+        check=True,
+    )
+    assert git(workplace / "x", "status", "--porcelain") == ""
+    assert git(workplace / "x", "log", "--format=%s") == "Start"

@@ -199,6 +199,47 @@ def test_an_interruption_spares_the_folder_that_was_there(
     assert not list((workplace / "mine").iterdir())
 
 
+@pytest.mark.parametrize("again", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_second_signal_does_not_end_the_cleaning(
+    terminal: Terminal, workplace: Path, program: Callable[[str, str], Path], again: str
+) -> None:
+    """A shell that is hung up passes it on once more; a person presses Ctrl-C twice."""
+    started = workplace.parent / "started"
+    # Many files, so that there is time to come between.
+    fill = "mkdir .venv; cd .venv; seq 20000 | xargs touch"
+    uv = program("uv", f"{fill}; touch '{started}'; exec sleep 60")
+    child = terminal("new", "deep/x", "--defaults", UV=str(uv))
+    wait_for(started, child)
+    child.kill(signal.SIGHUP)
+    while len(list((workplace / "deep/x/.venv").glob("*"))) == 20_000:
+        assert child.isalive()
+    child.kill(signal.Signals[again])
+    assert ended(child) == 129
+    assert not list(workplace.iterdir())
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_what_came_meanwhile_is_spared(
+    terminal: Terminal,
+    workplace: Path,
+    variables: dict[str, str],
+    program: Callable[[str, str], Path],
+    was_there: bool,
+) -> None:
+    """What somebody put at the destination while it rendered is neither changed nor mixed with."""
+    if was_there:
+        (workplace / "x").mkdir()
+    # Somebody who comes in the middle of rendering, when git clones the template for Copier.
+    come = f"mkdir -p '{workplace}/x'; echo precious > '{workplace}/x/pyproject.toml'"
+    stand_in = program("git", f'[ "$1" = clone ] && {{ {come}; }}\nexec {shutil.which("git")} "$@"')
+    path = f"{stand_in.parent}:{variables['PATH']}"
+    child = terminal("new", "x", "--no-install", "--defaults", PATH=path)
+    child.expect("not empty; choose another folder")
+    assert ended(child) == 2
+    assert files_in(workplace) == {"x/pyproject.toml"}
+    assert (workplace / "x/pyproject.toml").read_text() == "precious\n"
+
+
 def test_installing_shows_that_time_passes(
     terminal: Terminal, workplace: Path, program: Callable[[str, str], Path]
 ) -> None:
