@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ import pytest
 
 from tests.matrix.combinations import Combination
 from tests.matrix.progress import SHARED_FOLDER
-from tests.rendering import Environment, make_environment, render, take_snapshot
+from tests.rendering import ROOT, Environment, make_environment, render, take_snapshot
 
 Render = Callable[[Combination], Path]
 EnvironmentOf = Callable[[Path], Environment]
@@ -40,7 +42,12 @@ def rendered(template: Path, tmp_path: Path) -> Render:
 
 @pytest.fixture(scope="session")
 def environment_of(pytestconfig: pytest.Config) -> EnvironmentOf:
-    """The environment of a rendered project, made by the first that needs just these libraries."""
+    """The environment of a rendered project, made by the first that needs just these libraries.
+
+    In the quick tier it is this repository's own, which holds what any combination needs.
+    """
+    if pytestconfig.getoption("quick"):
+        return lambda _: Environment(Path(sys.prefix))
     shared = Path(pytestconfig.stash[SHARED_FOLDER])
 
     def find(project: Path) -> Environment:
@@ -55,9 +62,15 @@ def environment_of(pytestconfig: pytest.Config) -> EnvironmentOf:
 
 
 @pytest.fixture(scope="session")
-def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all that this process renders: mypy recognises unchanged files by their content."""
-    return tmp_path_factory.mktemp("mypy-cache")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """One for all that this process renders: mypy recognises unchanged files by their content.
+
+    In the quick tier it begins with what `make lint` has just read of the same libraries.
+    """
+    cache = tmp_path_factory.mktemp("mypy-cache")
+    if pytestconfig.getoption("quick") and (ROOT / ".mypy_cache").is_dir():
+        shutil.copytree(ROOT / ".mypy_cache", cache, dirs_exist_ok=True)
+    return cache
 
 
 def libraries_hash(project: Path) -> str:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from anthropic.resources.messages.messages import DEPRECATED_MODELS
+from anthropic import Anthropic as VendorClient
+from anthropic import APIConnectionError
 from anthropic.types import Message as VendorMessage
 from anthropic.types import RawMessageStreamEvent
 from anthropic.types.message_create_params import (
@@ -747,7 +748,12 @@ def test_the_default_model_is_current_and_priced(anthropic: MakeAnthropic) -> No
     _, model = get_snapshot().find_provider_model(adapter.model, None, adapter.price_list_id, None)
     assert model.id == adapter.model
     assert adapter.model in typing.get_args(typing.get_args(ModelParam)[0])
-    assert adapter.model not in DEPRECATED_MODELS
+    # It warns of a deprecated model before it sends anything, and a warning is an error here.
+    sdk = VendorClient(api_key="-", base_url="http://127.0.0.1:1", max_retries=0)
+    with sdk, pytest.raises(APIConnectionError):
+        sdk.messages.create(
+            model=adapter.model, max_tokens=9, messages=[{"role": "user", "content": "Hi"}]
+        )
 
 
 def test_every_setting_is_described(anthropic: MakeAnthropic) -> None:
