@@ -246,7 +246,9 @@ class Stage:
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of all requests so far."""
-        lines = (line for line in self.services[-1].output().splitlines() if line.startswith("{"))
+        # The last one may not be written whole yet.
+        *written, _ = self.services[-1].output().split("\n")
+        lines = (line for line in written if line.startswith("{"))
         return [line for line in map(json.loads, lines) if line.get("event") == "request"]
 
     def script(self, vendor: str, *faults: dict[str, Any], times: int | None = 1) -> None:

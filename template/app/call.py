@@ -46,7 +46,8 @@ class Call:
         worst_case = worst_attempt(self.fit, provider.name, self.prices[provider.name])
         if self._summarizing:
             worst_case = worst_summary(self.fit, self.prices[provider.name])
-        if not await self.operation.spending.begin_attempt(worst_case):
+        spending = self.operation.spending
+        if not await spending.begin_attempt(provider.name, provider.model, worst_case):
             raise ProvidersUnavailable(
                 "The provider failed, and the daily budget leaves no room for another attempt.",
                 retry_after_seconds=60,
@@ -54,11 +55,14 @@ class Call:
         self._attempt_started = time.monotonic()
 
     def attempt_failed(self, provider: Provider, error: ProviderError, seconds: float) -> None:
-        self.operation.spending.attempt_cost(0 if error.billing is Billing.NOTHING else None)
+        if error.billing is Billing.NOTHING:
+            self.operation.spending.attempt_was_free()
+        else:
+            self.operation.spending.attempt_is_unknown()
         self._note(provider, type(error).__name__, seconds, error.status)
 
     def attempt_cut(self, provider: Provider, seconds: float) -> None:
-        self.operation.spending.attempt_cost(None)
+        self.operation.spending.attempt_is_unknown()
         self._note(provider, "Cut", seconds)
 
     def attempt_skipped(self, provider: Provider, reason: str) -> None:
@@ -82,16 +86,12 @@ class Call:
         status = error.status if isinstance(error, ProviderError) else None
         self._note(provider, type(error).__name__, seconds, status)
 
-    def close(self) -> None:
-        """The books as they are when the call ends, however it ends."""
-        self.caller.record.cost_nano_usd += self.operation.spending.cost_nano_usd
-
     def _charge(self, provider: Provider, usage: TokenUsage | None) -> None:
-        price = self.prices[provider.name]
-        self.operation.spending.attempt_cost(price.cost_nano_usd(usage) if usage else None)
-        if usage is not None:
-            self.caller.record.input_tokens += usage.input_tokens
-            self.caller.record.output_tokens += usage.output_tokens
+        spending = self.operation.spending
+        if usage is None:
+            spending.attempt_is_unknown()
+        else:
+            spending.attempt_cost(self.prices[provider.name].cost_nano_usd(usage), usage)
 
     def _name(self, provider: Provider) -> None:
         self.caller.record.provider = provider.name

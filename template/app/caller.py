@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from .messages import Charge
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -26,9 +28,7 @@ class Record:
     provider: str | None = None
     model: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_nano_usd: int = 0
+    charges: list[Charge] = field(default_factory=list)
     replayed: bool = False
     first_token_seconds: float | None = None
     trimmed_messages: int = 0
@@ -37,6 +37,18 @@ class Record:
     error: BaseException | None = None
     traceback: TracebackType | None = None
     """Of `error`: some frameworks take it off an exception that they have handled."""
+
+    @property
+    def input_tokens(self) -> int:
+        return sum(charge.input_tokens for charge in self.charges)
+
+    @property
+    def output_tokens(self) -> int:
+        return sum(charge.output_tokens for charge in self.charges)
+
+    @property
+    def cost_nano_usd(self) -> int:
+        return sum(charge.cost_nano_usd for charge in self.charges)
 
 
 @dataclass(slots=True)

@@ -181,12 +181,8 @@ class GuardedChat:
     async def _settle(
         self, call: Call, reply: ChatReply | None = None, provider: Provider | None = None
     ) -> None:
-        call.close()
         await self._admission.settle(
-            call.operation,
-            reply=reply,
-            provider=provider.name if provider else "",
-            usage=reply.usage if reply else None,
+            call.caller, call.operation, reply=reply, provider=provider.name if provider else ""
         )
 
     async def _admitted(

@@ -185,6 +185,8 @@ class StoreUnavailable(Unavailable):
     title = "The service's store does not answer"
     outcome_unknown = False
     """Whether the step may have been carried out, or may yet be, although no answer came."""
+    reason = ""
+    """What the store's driver said, for the owner; it holds no secret."""
 
 
 class ShuttingDown(Unavailable):

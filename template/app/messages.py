@@ -108,6 +108,32 @@ class TokenUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class Charge:
+    """What calls of one model came to, in nano-dollars; unknown usage is charged its worst case.
+
+    `calls` are those that may have been billed: answered, or sent and not heard of again.
+    """
+
+    provider: str
+    model: str
+    cost_nano_usd: int
+    calls: int = 1
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: "Charge") -> "Charge":
+        """Both together; the model stays the first one's."""
+        return Charge(
+            self.provider,
+            self.model,
+            self.cost_nano_usd + other.cost_nano_usd,
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ChatReply:
     """A whole answer. `usage` is `None` when the vendor sent none."""
 

@@ -26,10 +26,12 @@ STORE_RETRY_AFTER_SECONDS: Final = 2
 SETTLEMENT_BACKLOG: Final = 1_000
 """Settlements that wait in memory for the store to come back; the oldest gives way."""
 SETTLEMENT_RETRY_SECONDS: Final = 1.0
-SWEEP_EVERY_SETTLEMENTS: Final = 64
+SWEEP_EVERY_STEPS: Final = 64
+"""Admissions and settlements between two sweeps of what has expired."""
 SWEEP_BATCH: Final = 200
-RATE_MEMORY_SECONDS: Final = 86_400.0
+"""What a sweep removes of each kind at most: more than can have come since the last one."""
 LEDGER_DAYS: Final = 35
+"""Days that the ledger reaches back."""
 
 # Idempotency
 CLAIM_MARGIN_SECONDS: Final = 10.0

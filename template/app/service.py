@@ -53,7 +53,9 @@ class Service:
         )
         self.tasks = Tasks()
         self.store = Store(configuration.store)
-        self._backlog = SettlementBacklog(self.store, self._on_store_transition)
+        self._backlog = SettlementBacklog(
+            self.store, on_gone=self._on_store_gone, on_back=self._on_store_back
+        )
         self._providers = self._create_providers(configuration)
         self.chat = self._create_chat(configuration)
         self.endpoints = Endpoints(self.chat, self.store, self.tasks, self.metrics)
@@ -193,12 +195,13 @@ class Service:
             cool_down_seconds=policy.DAY_SECONDS,
         )
 
-    def _on_store_transition(self, reachable: bool, waiting: int) -> None:
-        self.metrics.store_reachable(reachable)
-        if reachable:
-            self.logger.info("store_reachable")
-        else:
-            self.logger.error("store_unreachable", settlements_waiting=waiting)
+    def _on_store_gone(self, reason: str, waiting: int) -> None:
+        self.metrics.store_reachable(False)
+        self.logger.error("store_unreachable", reason=reason, settlements_waiting=waiting)
+
+    def _on_store_back(self, settlements_lost: int) -> None:
+        self.metrics.store_reachable(True)
+        self.logger.info("store_reachable", settlements_lost=settlements_lost)
 
 
 def resolve_prices(configuration: Configuration) -> dict[str, Price]:

@@ -46,7 +46,9 @@ class Service:
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
         """The JSON lines logged so far, those of one event if wanted."""
-        lines = [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
+        # The last one may not be written whole yet.
+        *written, _ = self.output().split("\n")
+        lines = [json.loads(line) for line in written if line.startswith("{")]
         return [line for line in lines if event is None or line.get("event") == event]
 
     def line_of(self, request_id: str) -> dict[str, Any]:

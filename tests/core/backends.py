@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.storage.base import Store
-from app.storage.memory import EVERYONE, MemorySettings
+from app.storage.memory import EVERYONE, NEWCOMERS, MemorySettings, Operation
 from app.storage.memory import Store as MemoryStore
 from app.storage.sqlite import SQLiteSettings
 from app.storage.sqlite import Store as SQLiteStore
@@ -18,22 +18,29 @@ Sums = Mapping[tuple[str, str], tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What a store has on record. `counter` decides admission; `ledger` adds up the operations."""
+    """What a store has on record. `counter` decides admission, `ledger` adds up the operations, and
+    `spent` the charges that a person reads, by (day, caller)."""
 
     counter: Sums
     ledger: Sums
+    spent: Mapping[tuple[str, str], int]
     open_operations: int
     running_claims: int
     charged_nano_usd: int
 
     @property
     def balanced(self) -> bool:
-        """Whether the counter equals the ledger."""
-        return _without_zeros(self.counter) == _without_zeros(self.ledger)
+        """Whether the counter equals the ledger, and both what a person reads."""
+        settled = {key: sums[0] for key, sums in self.ledger.items() if key[1] and sums[0]}
+        spent = {key: cost for key, cost in self.spent.items() if cost}
+        return _without_zeros(self.counter) == _without_zeros(self.ledger) and spent == settled
 
     def on(self, days: Container[str]) -> "Books":
         """The same with only these days' sums."""
-        return replace(self, counter=_of(days, self.counter), ledger=_of(days, self.ledger))
+        spent = {key: cost for key, cost in self.spent.items() if key[0] in days}
+        return replace(
+            self, counter=_of(days, self.counter), ledger=_of(days, self.ledger), spent=spent
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +65,14 @@ class SQLiteFile:
         with closing(sqlite3.connect(self.path, timeout=5)) as db:
             counter = db.execute("SELECT day, caller, settled, reserved FROM budget").fetchall()
             operations = db.execute("SELECT day, caller, cost, reserved FROM operation").fetchall()
+            spent = db.execute(
+                "SELECT day, caller, sum(cost) FROM spent GROUP BY day, caller"
+            ).fetchall()
             (running,) = db.execute("SELECT count(*) FROM claim WHERE state = 'running'").fetchone()
         return Books(
             counter={(day, caller): (settled, held) for day, caller, settled, held in counter},
             ledger=_add_up(operations),
+            spent={(day, caller): cost for day, caller, cost in spent},
             open_operations=sum(cost is None for _, _, cost, _ in operations),
             running_claims=running,
             charged_nano_usd=sum(cost or 0 for _, _, cost, _ in operations),
@@ -90,10 +101,17 @@ class MemoryStores:
             if day.newcomers.settled or day.newcomers.reserved:
                 shared = (day.newcomers.settled, day.newcomers.reserved)
                 counter[day.name, day.newcomers.caller] = shared
-        operations = [*store._open.values(), *store._settled.values()]
+        settled = [o for o in store._settled.values() if isinstance(o, Operation)]
+        operations = [*store._open.values(), *settled]
+        accounts = [*ledger._accounts.items()]
+        accounts += [((day.name, NEWCOMERS), day.newcomers) for day in ledger._days.values()]
         return Books(
             counter=counter,
             ledger=_add_up((o.day.name, o.account.caller, o.cost, o.reserved) for o in operations),
+            spent={
+                key: sum(charge.cost_nano_usd for charge in account.spent.values())
+                for key, account in accounts
+            },
             open_operations=sum(o.cost is None for o in operations),
             running_claims=sum(claim.state == "running" for claim in store._claims.values()),
             charged_nano_usd=sum(o.cost or 0 for o in operations),

@@ -200,7 +200,9 @@ def assemble(open_providers: OpenProviders, counter: TokenCounter) -> Assemble:
         counted = CountedStore(store)
         tasks = tasks or Tasks()
         async with open_providers() as providers:
-            backlog = SettlementBacklog(counted, lambda reachable, waiting: None)
+            backlog = SettlementBacklog(
+                counted, on_gone=lambda reason, waiting: None, on_back=lambda lost: None
+            )
             chat = GuardedChat(
                 providers={provider.name: provider for provider in providers.chain},
                 prices=providers.prices,

@@ -5,6 +5,7 @@ from typing import ClassVar
 from app.storage.base import (
     AdmissionRequest,
     BudgetState,
+    DayBook,
     Decision,
     Settlement,
     Store,
@@ -40,6 +41,9 @@ class CountedStore(Store):
     ) -> BudgetState | None:
         self.trips.append("settle")
         return await self._store.settle(settlement, now=now)
+
+    async def day_book(self, day: str) -> DayBook:
+        return await self._store.day_book(day)
 
     async def read_summary(self, key: str, *, now: float | None = None) -> str | None:
         self.trips.append("read_summary")

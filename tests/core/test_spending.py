@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.guardrails.resources.budget import Spending
+from app.guardrails.resources.budget import Spending, usd
+from app.messages import Charge, TokenUsage
 
 pytestmark = pytest.mark.anyio
+
+MODEL = ("openai", "gpt-6-luna")
+USAGE = TokenUsage(20, 10)
 
 
 class Purse:
@@ -29,9 +33,9 @@ async def test_the_first_attempt_is_covered() -> None:
     """One attempt within the reservation asks for nothing more, and ends at its real cost."""
     purse = Purse()
     spending = Spending(100, purse.top_up)
-    assert await spending.begin_attempt(100)
+    assert await spending.begin_attempt(*MODEL, 100)
     assert spending.cost_nano_usd == 100
-    spending.attempt_cost(30)
+    spending.attempt_cost(30, USAGE)
     assert (spending.cost_nano_usd, purse.granted) == (30, [])
 
 
@@ -40,8 +44,8 @@ async def test_an_attempt_that_cost_nothing_is_forgotten() -> None:
     purse = Purse()
     spending = Spending(100, purse.top_up)
     for _ in range(5):
-        assert await spending.begin_attempt(100)
-        spending.attempt_cost(0)
+        assert await spending.begin_attempt(*MODEL, 100)
+        spending.attempt_was_free()
     assert (spending.cost_nano_usd, purse.granted) == (0, [])
 
 
@@ -49,11 +53,11 @@ async def test_an_ambiguous_attempt_stays_charged() -> None:
     """An attempt of unknown cost is charged its worst case, and the next one is added to it."""
     purse = Purse()
     spending = Spending(100, purse.top_up)
-    assert await spending.begin_attempt(100)
-    spending.attempt_cost(None)
-    assert await spending.begin_attempt(80)
+    assert await spending.begin_attempt(*MODEL, 100)
+    spending.attempt_is_unknown()
+    assert await spending.begin_attempt(*MODEL, 80)
     assert purse.granted == [80]
-    spending.attempt_cost(20)
+    spending.attempt_cost(20, USAGE)
     assert spending.cost_nano_usd == 120
 
 
@@ -61,9 +65,9 @@ async def test_a_refused_top_up_forbids_the_attempt() -> None:
     """Without room for one more worst case there is no attempt, and nothing is charged for it."""
     purse = Purse(limit=50)
     spending = Spending(100, purse.top_up)
-    assert await spending.begin_attempt(100)
-    spending.attempt_cost(None)
-    assert not await spending.begin_attempt(51)
+    assert await spending.begin_attempt(*MODEL, 100)
+    spending.attempt_is_unknown()
+    assert not await spending.begin_attempt(*MODEL, 51)
     assert (spending.cost_nano_usd, spending.reserved_nano_usd) == (100, 100)
 
 
@@ -80,11 +84,40 @@ def test_cost_never_exceeds_the_reservation(
 
     async def run() -> None:
         for worst_case, share in attempts:
-            if not await spending.begin_attempt(worst_case):
+            if not await spending.begin_attempt(*MODEL, worst_case):
                 return
             assert spending.cost_nano_usd <= reserved + sum(purse.granted)
-            spending.attempt_cost(None if share is None else int(worst_case * share))
+            if share is None:
+                spending.attempt_is_unknown()
+            else:
+                spending.attempt_cost(int(worst_case * share), USAGE)
             assert spending.cost_nano_usd <= reserved + sum(purse.granted)
 
     asyncio.run(run())
     assert spending.reserved_nano_usd == reserved + sum(purse.granted)
+
+
+async def test_each_model_has_one_charge() -> None:
+    """Attempts at one model add up; one under way counts in full, one never processed does not."""
+    spending = Spending(1_000, Purse().top_up)
+    assert await spending.begin_attempt("openai", "gpt", 100)
+    spending.attempt_cost(7, USAGE)
+    assert await spending.begin_attempt("openai", "gpt", 100)
+    spending.attempt_is_unknown()
+    assert await spending.begin_attempt("openai", "gpt", 100)
+    spending.attempt_was_free()
+    assert await spending.begin_attempt("anthropic", "claude", 40)
+    assert spending.charges == (
+        Charge("openai", "gpt", 107, calls=2, input_tokens=20, output_tokens=10),
+        Charge("anthropic", "claude", 40),
+    )
+    assert spending.cost_nano_usd == 147
+
+
+@pytest.mark.parametrize(
+    ("nano_usd", "written"),
+    [(0, "0"), (1, "0.000000001"), (12_000, "0.000012"), (10**10, "10"), (1_500_000_000, "1.5")],
+)
+def test_dollars_are_written_exactly(nano_usd: int, written: str) -> None:
+    """Plain digits, without a power of ten and without a rounded place."""
+    assert usd(nano_usd) == written

@@ -63,7 +63,9 @@ class Service:
 
     def lines(self, *events: str) -> list[dict[str, Any]]:
         """The lines of these events that have been logged so far."""
-        lines = (json.loads(line) for line in self.output().splitlines() if line.startswith("{"))
+        # The last one may not be written whole yet.
+        *written, _ = self.output().split("\n")
+        lines = (json.loads(line) for line in written if line.startswith("{"))
         return [line for line in lines if line.get("event") in events]
 
     def output(self) -> str:

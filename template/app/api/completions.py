@@ -66,12 +66,12 @@ async def completion_events(
                 first = False
         if include_usage:
             yield _event(head, [], _usage(usage))
-        yield DONE
+        yield _standing(caller) + DONE
     except ServiceError as error:
         caller.record.outcome = "failed"
         caller.record.refusal = error.code
         caller.record.error = error
-        yield _error_event(error)
+        yield _standing(caller) + _error_event(error)
     except Exception as error:
         caller.record.outcome = "crashed"
         caller.record.error = error
@@ -113,6 +113,13 @@ def _event(head: dict[str, Any], choices: list[dict[str, Any]], usage: Any) -> b
 
 def _error_event(error: ServiceError) -> bytes:
     return b"data: " + orjson.dumps({"error": error_member(error)}) + b"\n\n"
+
+
+def _standing(caller: Caller) -> bytes:
+    """What was settled after the headers had gone: a comment, which clients skip."""
+    names = ("x-cost-usd", "x-budget-remaining-usd")
+    known = [f"{name}={caller.headers[name]}" for name in names if name in caller.headers]
+    return f": {'; '.join(known)}\n".encode() if known else b""
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import ClassVar, Literal, Protocol
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ..messages import Charge
+
 
 class StoreSettings(BaseSettings):
     """What a store needs from the environment; each store has a subclass of its own."""
@@ -123,7 +125,8 @@ class Refused:
     - `in_flight`: the same request is running
     - `key_reused`: the key belongs to another body
     - `reply_not_stored`: it ran, and its reply was too large to keep
-    - `budget`, `caller_budget`: the day's cap would be crossed; `retry_after_seconds` to its end
+    - `budget`, `caller_budget`: the day's cap would be crossed; `retry_after_seconds` to its end,
+      and `budget` says where it stands
     """
 
     reason: Literal[
@@ -131,6 +134,7 @@ class Refused:
     ]
     rate: RateState
     retry_after_seconds: float = 0.0
+    budget: BudgetState | None = None
 
 
 Decision = Admitted | Replay | Refused
@@ -140,21 +144,22 @@ Decision = Admitted | Replay | Refused
 class Settlement:
     """How an operation ended. Settling twice is settling once.
 
-    `cost_nano_usd` replaces the reservation, on the reservation's day. `claim` says what becomes
-    of the claim: `done` stores `reply` (`None`: too large to keep), `release` frees it.
+    The sum of `charges`, at most one for each model, replaces the reservation, on the reservation's
+    day. `claim` says what becomes of the claim: `done` stores `reply` (`None`: too large to keep),
+    `release` frees it.
     """
 
     operation_id: str
     caller: str
-    cost_nano_usd: int
+    charges: tuple[Charge, ...] = ()
     claim_key: str | None = None
     claim: Literal["done", "release"] = "release"
     reply: bytes | None = None
     reply_ttl_seconds: float = 0.0
-    provider: str = ""
-    model: str = ""
-    input_tokens: int = 0
-    output_tokens: int = 0
+
+    @property
+    def cost_nano_usd(self) -> int:
+        return sum(charge.cost_nano_usd for charge in self.charges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,35 @@ class TopUp:
     amount_nano_usd: int
     limit_nano_usd: int
     caller_limit_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one caller has spent on one model in a day."""
+
+    caller: str
+    charge: Charge
+
+
+@dataclass(frozen=True, slots=True)
+class DayBook:
+    """One day of the ledger.
+
+    `reserved` holds, by caller, what is set aside for calls that are running or whose worker was
+    killed; together with `spent` it makes up what the day's cap counts.
+    """
+
+    day: str
+    spent: tuple[Spent, ...]
+    reserved: tuple[tuple[str, int], ...]
+
+    @property
+    def settled_nano_usd(self) -> int:
+        return sum(spent.charge.cost_nano_usd for spent in self.spent)
+
+    @property
+    def reserved_nano_usd(self) -> int:
+        return sum(amount for _, amount in self.reserved)
 
 
 class Store(Protocol):
@@ -193,7 +227,14 @@ class Store(Protocol):
     async def settle(
         self, settlement: Settlement, *, now: float | None = None
     ) -> BudgetState | None:
-        """Exactly once. `None` when there was no reservation to settle (or no longer)."""
+        """Exactly once. `None` when there was no reservation to settle (or no longer).
+
+        An operation that is settled before its admission arrives, as may happen when a connection
+        broke in between, consumes nothing when it does.
+        """
+
+    async def day_book(self, day: str) -> DayBook:
+        """Who spent what on which model, by the day's name; sorted by caller, provider, model."""
 
     async def read_summary(self, key: str, *, now: float | None = None) -> str | None: ...
 

@@ -8,16 +8,19 @@ bounded and no step takes long.
 import time
 from bisect import insort
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, Literal, Protocol, TypeVar
 
 from .. import policy
+from ..messages import Charge
 from .base import (
     AdmissionRequest,
     Admitted,
     BudgetDay,
     BudgetState,
     Claim,
+    DayBook,
     Decision,
     RateLimit,
     RateState,
@@ -25,6 +28,7 @@ from .base import (
     Replay,
     Reservation,
     Settlement,
+    Spent,
     StoreSettings,
     TopUp,
 )
@@ -150,12 +154,30 @@ class Summary:
 
 @dataclass(slots=True)
 class Account:
-    """What was spent, and what may yet be, in a day that ends at `ends_at`."""
+    """What was spent, and what may yet be, in a day that ends at `ends_at`.
+
+    One that has made room goes on in the account that has taken it over.
+    """
 
     caller: str
     ends_at: int
     settled: int = 0
     reserved: int = 0
+    spent: dict[tuple[str, str], Charge] = field(default_factory=dict)
+    _heir: "Account | None" = None
+
+    def add(self, *, settled: int, reserved: int, charges: Iterable[Charge] = ()) -> None:
+        self.settled += settled
+        self.reserved += reserved
+        for charge in charges:
+            key = charge.provider, charge.model
+            self.spent[key] = self.spent[key] + charge if key in self.spent else charge
+        if self._heir is not None:
+            self._heir.add(settled=settled, reserved=reserved, charges=charges)
+
+    def hand_over_to(self, heir: "Account") -> None:
+        heir.add(settled=self.settled, reserved=self.reserved, charges=self.spent.values())
+        self._heir = heir
 
     @property
     def committed(self) -> int:
@@ -207,16 +229,27 @@ class Operation:
 
     def reserve(self, amount: int) -> None:
         self.reserved += amount
-        self._add(settled=0, reserved=amount)
-
-    def settle(self, cost: int) -> None:
-        self.cost = cost
-        self._add(settled=cost, reserved=-self.reserved)
-
-    def _add(self, *, settled: int, reserved: int) -> None:
         for account in (self.day.everyone, self.account):
-            account.settled += settled
-            account.reserved += reserved
+            account.add(settled=0, reserved=amount)
+
+    def settle(self, charges: tuple[Charge, ...]) -> None:
+        self.cost = sum(charge.cost_nano_usd for charge in charges)
+        for account in (self.day.everyone, self.account):
+            account.add(settled=self.cost, reserved=-self.reserved, charges=charges)
+
+
+@dataclass(frozen=True, slots=True)
+class NeverAdmitted:
+    """An operation that was settled, at nothing, although nobody had admitted it."""
+
+    settled_at: int
+
+    @property
+    def expires_at(self) -> int:
+        return self.settled_at + _span(policy.LEDGER_DAYS * 86_400)
+
+    def state(self) -> None:
+        """It has no day."""
 
 
 class Ledger:
@@ -245,8 +278,23 @@ class Ledger:
         if account is day.newcomers or key in self._accounts:
             return
         if len(self._accounts) >= MAX_CALLERS:
-            self._accounts.popitem(last=False)
+            (over, _), oldest = self._accounts.popitem(last=False)
+            oldest.hand_over_to(self._days[over].newcomers)
         self._accounts[key] = account
+
+    def book(self, name: str) -> DayBook:
+        day = self._days.get(name)
+        accounts = [a for (other, _), a in self._accounts.items() if other == name]
+        accounts = sorted([*accounts, *([day.newcomers] if day else [])], key=lambda a: a.caller)
+        return DayBook(
+            name,
+            tuple(
+                Spent(account.caller, charge)
+                for account in accounts
+                for _, charge in sorted(account.spent.items())
+            ),
+            tuple((account.caller, account.reserved) for account in accounts if account.reserved),
+        )
 
     def sweep(self, now: int) -> None:
         _drop_expired(self._days, now, at_most=policy.SWEEP_BATCH)
@@ -267,18 +315,19 @@ class Store:
         self._claims: OrderedDict[str, HeldClaim] = OrderedDict()
         self._ledger = Ledger()
         self._open: OrderedDict[str, Operation] = OrderedDict()
-        self._settled: OrderedDict[str, Operation] = OrderedDict()
+        self._settled: OrderedDict[str, Operation | NeverAdmitted] = OrderedDict()
         self._summaries: OrderedDict[str, Summary] = OrderedDict()
-        self._settlements = 0
+        self._steps = 0
 
     async def open(self) -> None:
         """Nothing to connect to."""
 
     async def admit(self, request: AdmissionRequest, *, now: float | None = None) -> Decision:
         at = _micros(now)
+        self._sweep_in_turn(at)
         window = self._windows.of(request.caller, at)
         rate, retry_after = window.standing(request.rate_limit, at)
-        known = self._find(request.operation_id)
+        known = self._open.get(request.operation_id) or self._settled.get(request.operation_id)
         if known is not None:
             return Admitted(rate, known.state())
         if retry_after is not None:
@@ -318,12 +367,12 @@ class Store:
         self, settlement: Settlement, *, now: float | None = None
     ) -> BudgetState | None:
         at = _micros(now)
+        self._sweep_in_turn(at)
         self._settle_claim(settlement, at)
-        state = self._settle_cost(settlement)
-        self._settlements += 1
-        if self._settlements % policy.SWEEP_EVERY_SETTLEMENTS == 0:
-            self._sweep(at)
-        return state
+        return self._settle_cost(settlement, at)
+
+    async def day_book(self, day: str) -> DayBook:
+        return self._ledger.book(day)
 
     async def read_summary(self, key: str, *, now: float | None = None) -> str | None:
         summary = self._summaries.get(key)
@@ -339,9 +388,6 @@ class Store:
 
     async def close(self) -> None:
         """Nothing to disconnect from."""
-
-    def _find(self, operation_id: str) -> Operation | None:
-        return self._open.get(operation_id) or self._settled.get(operation_id)
 
     def _earlier_run(
         self, claim: Claim | None, rate: RateState, now: int
@@ -364,7 +410,7 @@ class Store:
         limits = (reservation.limit_nano_usd, reservation.caller_limit_nano_usd)
         refusal = operation.over_budget(amount, *limits)
         if refusal is not None:
-            return Refused(refusal, rate, day.ends_at - now / 1e6)
+            return Refused(refusal, rate, day.ends_at - now / 1e6, operation.state())
         self._ledger.keep(operation)
         operation.reserve(amount)
         self._open[request.operation_id] = operation
@@ -383,18 +429,23 @@ class Store:
         held.state, held.reply = "done", settlement.reply
         held.expires_at = now + _span(settlement.reply_ttl_seconds)
 
-    def _settle_cost(self, settlement: Settlement) -> BudgetState | None:
-        operation = self._open.pop(settlement.operation_id, None)
-        if operation is None:
+    def _settle_cost(self, settlement: Settlement, now: int) -> BudgetState | None:
+        if settlement.operation_id in self._settled:
             return None
-        operation.settle(settlement.cost_nano_usd)
+        operation = self._open.pop(settlement.operation_id, None)
+        if operation is not None:
+            operation.settle(settlement.charges)
         if len(self._settled) >= MAX_SETTLED_OPERATIONS:
             self._settled.popitem(last=False)
-        self._settled[settlement.operation_id] = operation
-        return operation.state()
+        # One that is not known may be on its way yet: then it finds itself settled.
+        self._settled[settlement.operation_id] = operation or NeverAdmitted(now)
+        return operation.state() if operation else None
 
-    def _sweep(self, now: int) -> None:
-        """Forgets what has expired, a bounded batch at a time."""
+    def _sweep_in_turn(self, now: int) -> None:
+        """Forgets what has expired, every so many steps, a bounded batch at a time."""
+        self._steps += 1
+        if self._steps % policy.SWEEP_EVERY_STEPS:
+            return
         batch = policy.SWEEP_BATCH
         _drop_expired_in_turn(self._claims, now, at_most=batch)
         _drop_expired_in_turn(self._summaries, now, at_most=batch)

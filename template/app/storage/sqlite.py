@@ -16,18 +16,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import Field
 
 from .. import policy
 from ..errors import StoreUnavailable
+from ..messages import Charge
 from .base import (
     AdmissionRequest,
     Admitted,
     BudgetDay,
     BudgetState,
     Claim,
+    DayBook,
     Decision,
     RateLimit,
     RateState,
@@ -35,6 +37,7 @@ from .base import (
     Replay,
     Reservation,
     Settlement,
+    Spent,
     StoreSettings,
     TopUp,
 )
@@ -70,10 +73,10 @@ class Store:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
         self._sql = _read_statements()
-        self._settlements = 0
+        self._steps = 0
 
     async def open(self) -> None:
-        await self._run(self._create_schema)
+        await self._run(self._migrate)
 
     async def admit(self, request: AdmissionRequest, *, now: float | None = None) -> Decision:
         return await self._run(lambda db: self._admit(db, request, now))
@@ -85,6 +88,9 @@ class Store:
         self, settlement: Settlement, *, now: float | None = None
     ) -> BudgetState | None:
         return await self._run(lambda db: self._settle(db, settlement, now))
+
+    async def day_book(self, day: str) -> DayBook:
+        return await self._run(lambda db: self._day_book(db, day))
 
     async def read_summary(self, key: str, *, now: float | None = None) -> str | None:
         def read(db: sqlite3.Connection) -> str | None:
@@ -149,10 +155,20 @@ class Store:
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    def _create_schema(self, db: sqlite3.Connection) -> None:
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        """Brings the file up to the newest of the numbered migrations, each of which ends by
+        writing its number into the file."""
+        migrations = [name for name in self._sql if name.startswith("migration_")]
         with _transaction(db):
-            for statement in self._sql["schema"].split(";"):
-                db.execute(statement)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version > len(migrations):
+                raise sqlite3.DatabaseError(
+                    f"the file has schema {version}, made by a newer version of this service; this"
+                    f" one knows {len(migrations)}"
+                )
+            for migration in migrations[version:]:
+                for statement in self._sql[migration].split(";"):
+                    db.execute(statement)
 
     # Admission
 
@@ -162,6 +178,7 @@ class Store:
         with _transaction(db):
             # Read behind the lock: who waited for it must not count as having come before.
             now = _micros(at)
+            self._sweep_in_turn(db, now)
             if self._one(db, "find_operation", id=request.operation_id):
                 return self._repeat(db, request, now)
             rate, used, retry_after = self._rate_state(db, request, now)
@@ -192,6 +209,7 @@ class Store:
             return Admitted(_one_less(rate), budget)
 
     def _repeat(self, db: sqlite3.Connection, request: AdmissionRequest, now: int) -> Admitted:
+        """The operation owns what it was given; if it was settled before it came, nothing."""
         rate, _, _ = self._rate_state(db, request, now)
         row = self._one(db, "find_operation", id=request.operation_id)
         return Admitted(rate, self._budget_state(db, str(row[1]), request.caller) if row else None)
@@ -207,7 +225,7 @@ class Store:
         gone = self._execute(db, "forget_rate_events", caller=caller, expired=now - window)
         if gone:
             used -= gone
-            self._execute(db, "set_rate_used", caller=caller, used=used, now=0)
+            self._execute(db, "set_rate_used", caller=caller, used=used, expires_at=0)
         oldest = self._one(db, "oldest_rate_event", caller=caller)
         reset = (oldest[0] + window - now) / 1e6 if oldest else limit.window_seconds
         state = _rate(limit, limit.requests - used, reset)
@@ -221,10 +239,10 @@ class Store:
     def _count_request(
         self, db: sqlite3.Connection, request: AdmissionRequest, used: int, now: int
     ) -> None:
-        caller = request.caller
-        operation_id = request.operation_id
+        caller, operation_id = request.caller, request.operation_id
+        expires_at = now + _span(request.rate_limit.window_seconds)
         self._execute(db, "add_rate_event", caller=caller, now=now, operation_id=operation_id)
-        self._execute(db, "set_rate_used", caller=caller, used=used + 1, now=now)
+        self._execute(db, "set_rate_used", caller=caller, used=used + 1, expires_at=expires_at)
 
     def _earlier_run(
         self, db: sqlite3.Connection, claim: Claim | None, rate: RateState, now: int
@@ -260,10 +278,9 @@ class Store:
             reservation.limit_nano_usd,
             reservation.caller_limit_nano_usd,
         )
-        if refusal == "budget":
-            return Refused("budget", rate, day.ends_at - now / 1e6)
-        if refusal == "caller_budget":
-            return Refused("caller_budget", rate, day.ends_at - now / 1e6)
+        if refusal is not None:
+            state = self._budget_state(db, day.name, request.caller)
+            return Refused(refusal, rate, day.ends_at - now / 1e6, state)
         amount = reservation.amount_nano_usd
         self._add_to_budget(db, day.name, request.caller, settled=0, reserved=amount)
         self._execute(
@@ -285,7 +302,7 @@ class Store:
         amount: int,
         limit: int,
         caller_limit: int,
-    ) -> str | None:
+    ) -> Literal["budget", "caller_budget"] | None:
         state = self._budget_state(db, day, caller)
         if state.committed_nano_usd + amount > limit:
             return "budget"
@@ -327,12 +344,9 @@ class Store:
     ) -> BudgetState | None:
         with _transaction(db):
             now = _micros(at)
+            self._sweep_in_turn(db, now)
             self._settle_claim(db, settlement, now)
-            state = self._settle_cost(db, settlement)
-            self._settlements += 1
-            if self._settlements % policy.SWEEP_EVERY_SETTLEMENTS == 0:
-                self._sweep(db, now)
-            return state
+            return self._settle_cost(db, settlement, now)
 
     def _settle_claim(self, db: sqlite3.Connection, settlement: Settlement, now: int) -> None:
         if settlement.claim_key is None:
@@ -344,36 +358,65 @@ class Store:
         expires_at = now + _span(settlement.reply_ttl_seconds)
         self._execute(db, "finish_claim", reply=settlement.reply, expires_at=expires_at, **owner)
 
-    def _settle_cost(self, db: sqlite3.Connection, settlement: Settlement) -> BudgetState | None:
+    def _settle_cost(
+        self, db: sqlite3.Connection, settlement: Settlement, now: int
+    ) -> BudgetState | None:
         row = self._one(db, "find_operation", id=settlement.operation_id)
-        if row is None or row[3] is not None:
+        if row is None:
+            # Its admission may be on its way yet: then it finds itself settled.
+            self._execute(
+                db,
+                "add_settled_operation",
+                id=settlement.operation_id,
+                caller=settlement.caller,
+                day=_utc_day(now),
+                now=now,
+            )
             return None
-        caller, day, reserved, _ = row
+        caller, day, reserved, cost = row
+        if cost is not None:
+            return None
         cost = settlement.cost_nano_usd
         self._add_to_budget(db, day, caller, settled=cost, reserved=-reserved)
-        self._execute(
-            db,
-            "settle_operation",
-            id=settlement.operation_id,
-            cost=cost,
-            provider=settlement.provider,
-            model=settlement.model,
-            input_tokens=settlement.input_tokens,
-            output_tokens=settlement.output_tokens,
-        )
+        self._execute(db, "settle_operation", id=settlement.operation_id, cost=cost)
+        for charge in settlement.charges:
+            self._execute(
+                db,
+                "add_spent",
+                day=day,
+                caller=caller,
+                provider=charge.provider,
+                model=charge.model,
+                calls=charge.calls,
+                input_tokens=charge.input_tokens,
+                output_tokens=charge.output_tokens,
+                cost=charge.cost_nano_usd,
+            )
         return self._budget_state(db, day, caller)
 
-    def _sweep(self, db: sqlite3.Connection, now: int) -> None:
-        """Forgets what has expired, a bounded batch at a time."""
+    def _day_book(self, db: sqlite3.Connection, day: str) -> DayBook:
+        with _transaction(db, "BEGIN"):
+            spent = db.execute(self._sql["spent_on"], {"day": day}).fetchall()
+            reserved = db.execute(self._sql["reserved_on"], {"day": day}).fetchall()
+        return DayBook(
+            day,
+            tuple(Spent(caller, Charge(*charge)) for caller, *charge in spent),
+            tuple((caller, amount) for caller, amount in reserved),
+        )
+
+    def _sweep_in_turn(self, db: sqlite3.Connection, now: int) -> None:
+        """Forgets what has expired, every so many steps, a bounded batch at a time."""
+        self._steps += 1
+        if self._steps % policy.SWEEP_EVERY_STEPS:
+            return
         batch = policy.SWEEP_BATCH
         self._execute(db, "sweep_claims", now=now, batch=batch)
         self._execute(db, "sweep_summaries", now=now, batch=batch)
-        ledger_start = now / 1e6 - policy.LEDGER_DAYS * 86_400
-        oldest_day = time.strftime("%Y-%m-%d", time.gmtime(ledger_start))
+        oldest_day = _utc_day(now - _span(policy.LEDGER_DAYS * 86_400))
         self._execute(db, "sweep_operations", oldest_day=oldest_day, batch=batch)
         self._execute(db, "sweep_budgets", oldest_day=oldest_day)
-        quiet_since = now - _span(policy.RATE_MEMORY_SECONDS)
-        callers = db.execute(self._sql["stale_callers"], {"expired": quiet_since, "batch": batch})
+        self._execute(db, "sweep_spent", oldest_day=oldest_day)
+        callers = db.execute(self._sql["expired_callers"], {"now": now, "batch": batch})
         for (caller,) in callers.fetchall():
             self._execute(db, "forget_caller_events", caller=caller)
             self._execute(db, "forget_caller", caller=caller)
@@ -394,6 +437,7 @@ def _unavailable(error: Exception, *, outcome_unknown: bool) -> StoreUnavailable
         retry_after_seconds=policy.STORE_RETRY_AFTER_SECONDS,
     )
     unavailable.outcome_unknown = outcome_unknown
+    unavailable.reason = str(error) or f"no answer in {policy.STORE_TIMEOUT_SECONDS:g} s"
     return unavailable
 
 
@@ -412,8 +456,8 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
+def _transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    db.execute(begin)
     try:
         yield
     except BaseException:
@@ -435,6 +479,10 @@ def _micros(now: float | None) -> int:
 
 def _span(seconds: float) -> int:
     return round(seconds * 1e6)
+
+
+def _utc_day(now: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(now / 1e6))
 
 
 def _day_of(days: tuple[BudgetDay, ...], now: int) -> BudgetDay:

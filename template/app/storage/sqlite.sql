@@ -1,20 +1,20 @@
 -- Everything that the SQLite store says to the database. Each statement is named; times are
 -- microseconds since the epoch, money is nano-dollars.
 
--- name: schema
-CREATE TABLE IF NOT EXISTS rate_event (
+-- name: migration_1
+CREATE TABLE rate_event (
     caller TEXT NOT NULL,
     at INTEGER NOT NULL,
     operation_id TEXT NOT NULL,
     PRIMARY KEY (caller, at, operation_id)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rate_count (
+CREATE TABLE rate_count (
     caller TEXT PRIMARY KEY,
     used INTEGER NOT NULL,
-    newest INTEGER NOT NULL
+    expires_at INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS rate_count_newest ON rate_count (newest);
-CREATE TABLE IF NOT EXISTS claim (
+CREATE INDEX rate_count_expires_at ON rate_count (expires_at);
+CREATE TABLE claim (
     key TEXT PRIMARY KEY,
     fingerprint TEXT NOT NULL,
     operation_id TEXT NOT NULL,
@@ -22,33 +22,43 @@ CREATE TABLE IF NOT EXISTS claim (
     reply BLOB,
     expires_at INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS claim_expires_at ON claim (expires_at);
-CREATE TABLE IF NOT EXISTS budget (
+CREATE INDEX claim_expires_at ON claim (expires_at);
+CREATE TABLE budget (
     day TEXT NOT NULL,
     caller TEXT NOT NULL,
     settled INTEGER NOT NULL DEFAULT 0,
     reserved INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (day, caller)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS operation (
+-- `cost` is unknown until the operation is settled.
+CREATE TABLE operation (
     id TEXT PRIMARY KEY,
     caller TEXT NOT NULL,
     day TEXT NOT NULL,
     admitted_at INTEGER NOT NULL,
     reserved INTEGER NOT NULL,
-    cost INTEGER,
-    provider TEXT NOT NULL DEFAULT '',
-    model TEXT NOT NULL DEFAULT '',
-    input_tokens INTEGER NOT NULL DEFAULT 0,
-    output_tokens INTEGER NOT NULL DEFAULT 0
+    cost INTEGER
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS operation_day ON operation (day);
-CREATE TABLE IF NOT EXISTS summary (
+CREATE INDEX operation_day ON operation (day);
+-- The charges of all settled operations, added up by day, caller and model.
+CREATE TABLE spent (
+    day TEXT NOT NULL,
+    caller TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    PRIMARY KEY (day, caller, provider, model)
+) WITHOUT ROWID;
+CREATE TABLE summary (
     key TEXT PRIMARY KEY,
     text TEXT NOT NULL,
     expires_at INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS summary_expires_at ON summary (expires_at);
+CREATE INDEX summary_expires_at ON summary (expires_at);
+PRAGMA user_version = 1;
 
 -- name: forget_rate_events
 DELETE FROM rate_event WHERE caller = :caller AND at <= :expired;
@@ -66,11 +76,13 @@ SELECT at FROM rate_event WHERE caller = :caller ORDER BY at LIMIT 1 OFFSET :off
 INSERT INTO rate_event (caller, at, operation_id) VALUES (:caller, :now, :operation_id);
 
 -- name: set_rate_used
-INSERT INTO rate_count (caller, used, newest) VALUES (:caller, :used, :now)
-ON CONFLICT (caller) DO UPDATE SET used = excluded.used, newest = max(newest, excluded.newest);
+INSERT INTO rate_count (caller, used, expires_at) VALUES (:caller, :used, :expires_at)
+ON CONFLICT (caller) DO UPDATE SET
+    used = excluded.used,
+    expires_at = max(expires_at, excluded.expires_at);
 
--- name: stale_callers
-SELECT caller FROM rate_count WHERE newest <= :expired LIMIT :batch;
+-- name: expired_callers
+SELECT caller FROM rate_count WHERE expires_at <= :now LIMIT :batch;
 
 -- name: forget_caller_events
 DELETE FROM rate_event WHERE caller = :caller;
@@ -118,13 +130,28 @@ VALUES (:id, :caller, :day, :now, :reserved);
 UPDATE operation SET reserved = reserved + :amount WHERE id = :id;
 
 -- name: settle_operation
-UPDATE operation SET
-    cost = :cost,
-    provider = :provider,
-    model = :model,
-    input_tokens = :input_tokens,
-    output_tokens = :output_tokens
-WHERE id = :id AND cost IS NULL;
+UPDATE operation SET cost = :cost WHERE id = :id AND cost IS NULL;
+
+-- name: add_settled_operation
+INSERT INTO operation (id, caller, day, admitted_at, reserved, cost)
+VALUES (:id, :caller, :day, :now, 0, 0);
+
+-- name: add_spent
+INSERT INTO spent (day, caller, provider, model, calls, input_tokens, output_tokens, cost)
+VALUES (:day, :caller, :provider, :model, :calls, :input_tokens, :output_tokens, :cost)
+ON CONFLICT (day, caller, provider, model) DO UPDATE SET
+    calls = calls + excluded.calls,
+    input_tokens = input_tokens + excluded.input_tokens,
+    output_tokens = output_tokens + excluded.output_tokens,
+    cost = cost + excluded.cost;
+
+-- name: spent_on
+SELECT caller, provider, model, cost, calls, input_tokens, output_tokens
+FROM spent WHERE day = :day ORDER BY caller, provider, model;
+
+-- name: reserved_on
+SELECT caller, reserved FROM budget
+WHERE day = :day AND caller <> '' AND reserved <> 0 ORDER BY caller;
 
 -- name: find_summary
 SELECT text FROM summary WHERE key = :key AND expires_at > :now;
@@ -144,3 +171,6 @@ DELETE FROM operation WHERE id IN (SELECT id FROM operation WHERE day < :oldest_
 
 -- name: sweep_budgets
 DELETE FROM budget WHERE day < :oldest_day;
+
+-- name: sweep_spent
+DELETE FROM spent WHERE day < :oldest_day;

@@ -3,6 +3,7 @@
 import itertools
 from datetime import UTC, datetime, timedelta
 
+from app.messages import Charge
 from app.storage.base import (
     AdmissionRequest,
     Admitted,
@@ -92,13 +93,11 @@ def settlement(
     return Settlement(
         admission.operation_id,
         admission.caller,
-        cost,
+        (Charge("openai", "gpt-6-luna", cost, input_tokens=2 * cost, output_tokens=cost),),
         claim_key=admission.claim.key if admission.claim else None,
         claim="done" if keep else "release",
         reply=reply,
         reply_ttl_seconds=ttl_seconds,
-        provider="openai",
-        model="gpt-6-luna",
     )
 
 

@@ -65,9 +65,11 @@ class Model:
     taken: dict[str, list[int]] = field(default_factory=dict)
     claims: dict[str, Held] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
+    ended_before: set[str] = field(default_factory=set)
+    """Operations that were settled without a reservation, or before they had one."""
 
     def admit(self, request: AdmissionRequest, now: int) -> str:
-        if request.operation_id in self.operations:
+        if request.operation_id in self.operations or request.operation_id in self.ended_before:
             return "admitted"
         window = [at for at in self.taken.get(request.caller, []) if at > now - WINDOW_MS]
         if len(window) >= RATE.requests:
@@ -113,6 +115,8 @@ class Model:
             else:
                 del self.claims[request.claim.key]
         operation = self.operations.get(request.operation_id)
+        if operation is None:
+            self.ended_before.add(request.operation_id)
         if operation is None or operation.cost is not None:
             return None
         operation.cost = cost
@@ -284,7 +288,7 @@ def test_random_sequences_follow_the_rules(
 ) -> None:
     """Each decision is the one that the rules give, and the counter always equals the ledger."""
     # What has expired is swept at every opportunity, so that decisions cannot depend on it.
-    monkeypatch.setattr(policy, "SWEEP_EVERY_SETTLEMENTS", 1)
+    monkeypatch.setattr(policy, "SWEEP_EVERY_STEPS", 1)
     with asyncio.Runner() as runner:
         store = backend.connect()
         runner.run(store.open())

@@ -8,9 +8,10 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ... import policy
 from ...caller import Caller
@@ -23,7 +24,7 @@ from ...errors import (
     ServiceError,
     StoreUnavailable,
 )
-from ...messages import ChatReply, TokenUsage
+from ...messages import ChatReply
 from ...storage.base import (
     AdmissionRequest,
     Admitted,
@@ -37,9 +38,11 @@ from ...storage.base import (
     Store,
     TopUp,
 )
-from .budget import BudgetCalendar, Spending
+from .budget import BudgetCalendar, Spending, cost_header, remaining_header, usd
 from .idempotency import decode_reply, encode_reply
 from .rate_limit import rate_limit_headers, rate_limited
+
+T = TypeVar("T")
 
 DO_NOT_RETRY = {"x-should-retry": "false"}
 """Tells OpenAI's SDKs that waiting a moment will not help."""
@@ -112,58 +115,56 @@ class Admission:
         )
         request = AdmissionRequest(operation_id, caller.name, self._limits.rate, claim, reservation)
         try:
-            decision = await self._store.admit(request)
+            decision = await self._backlog.watch(self._store.admit(request))
         except StoreUnavailable as error:
-            self._backlog.store_is(reachable=False)
             if error.outcome_unknown:
                 self._give_back(operation)
             raise
         except asyncio.CancelledError:
             self._give_back(operation)
             raise
-        self._backlog.store_is(reachable=True)
-        caller.headers.update(rate_limit_headers(decision.rate))
+        caller.headers |= rate_limit_headers(decision.rate)
         match decision:
-            case Refused():
-                if decision.reason == "budget":
-                    self._on_exhausted(reservation.days[1].name)
-                raise _refusal(decision, self._limits)
             case Replay():
+                caller.headers |= cost_header(caller.record.cost_nano_usd)
                 return StoredReply(*decode_reply(decision.reply))
+            case Refused():
+                self._note_budget(caller, decision.budget)
+                if decision.reason == "budget" and decision.budget is not None:
+                    self._on_exhausted(decision.budget.day)
+                raise _refusal(decision, self._limits, worst_case_nano_usd)
             case Admitted():
-                if decision.budget is not None:
-                    self._on_budget(decision.budget)
+                self._note_budget(caller, decision.budget)
                 return operation
 
     async def admit_request(self, caller: Caller) -> None:
         """One place in the window, for an endpoint that calls no model."""
-        decision = await self._store.admit(
-            AdmissionRequest(uuid.uuid4().hex, caller.name, self._limits.rate)
-        )
-        caller.headers.update(rate_limit_headers(decision.rate))
+        request = AdmissionRequest(uuid.uuid4().hex, caller.name, self._limits.rate)
+        decision = await self._backlog.watch(self._store.admit(request))
+        caller.headers |= rate_limit_headers(decision.rate)
         if isinstance(decision, Refused):
-            raise _refusal(decision, self._limits)
+            raise _refusal(decision, self._limits, worst_case_nano_usd=0)
 
     async def settle(
         self,
+        caller: Caller,
         operation: Operation,
         *,
         reply: ChatReply | None = None,
         provider: str = "",
-        usage: TokenUsage | None = None,
     ) -> None:
         """Charges what the operation cost; with `reply`, keeps it for a repeat of the request.
 
         Without `reply` the claim is released. When the store cannot be reached, the settlement is
         kept and written later.
         """
-        settlement = self._settlement(operation, operation.spending.cost_nano_usd)
-        settlement = replace(
-            settlement,
-            provider=provider,
-            model=reply.model if reply else "",
-            input_tokens=usage.input_tokens if usage else 0,
-            output_tokens=usage.output_tokens if usage else 0,
+        caller.record.charges.extend(operation.spending.charges)
+        caller.headers |= cost_header(caller.record.cost_nano_usd)
+        settlement = Settlement(
+            operation.id,
+            operation.caller,
+            operation.spending.charges,
+            claim_key=operation.claim_key,
         )
         if reply is not None and operation.claim_key is not None:
             stored = encode_reply(reply, provider)
@@ -174,55 +175,66 @@ class Admission:
                 reply=stored if small_enough else None,
                 reply_ttl_seconds=self._limits.reply_ttl_seconds,
             )
-        state = await self._backlog.settle(settlement)
+        self._note_budget(caller, await self._backlog.settle(settlement))
+
+    def _note_budget(self, caller: Caller, state: BudgetState | None) -> None:
         if state is not None:
+            caller.headers |= remaining_header(state, self._limits.daily_per_caller_nano_usd)
             self._on_budget(state)
 
     def _give_back(self, operation: Operation) -> None:
         """Whatever an admission of unknown outcome may have taken."""
-        self._backlog.put(self._settlement(operation, 0))
-
-    def _settlement(self, operation: Operation, cost_nano_usd: int) -> Settlement:
-        return Settlement(
-            operation.id, operation.caller, cost_nano_usd, claim_key=operation.claim_key
-        )
+        self._backlog.put(Settlement(operation.id, operation.caller, claim_key=operation.claim_key))
 
     async def _top_up(self, operation_id: str, amount_nano_usd: int) -> bool:
-        return await self._store.top_up(
-            TopUp(
-                operation_id,
-                amount_nano_usd,
-                self._limits.daily_nano_usd,
-                self._limits.daily_per_caller_nano_usd,
-            )
+        request = TopUp(
+            operation_id,
+            amount_nano_usd,
+            self._limits.daily_nano_usd,
+            self._limits.daily_per_caller_nano_usd,
         )
+        return await self._backlog.watch(self._store.top_up(request))
 
 
 class SettlementBacklog:
     """Settlements that could not be written wait here, in order and bounded, until they can.
 
-    `on_transition(reachable, waiting)` hears when the store goes away and when it is back.
+    `on_gone(reason, waiting)` hears when the store goes away, `on_back(lost)` when it is back:
+    settlements for which there was no room are lost, and their reservations stay charged.
     """
 
-    def __init__(self, store: Store, on_transition: Callable[[bool, int], None]) -> None:
+    def __init__(
+        self, store: Store, *, on_gone: Callable[[str, int], None], on_back: Callable[[int], None]
+    ) -> None:
         self._store = store
-        self._on_transition = on_transition
+        self._on_gone = on_gone
+        self._on_back = on_back
         self._waiting: deque[Settlement] = deque(maxlen=policy.SETTLEMENT_BACKLOG)
         self._task: asyncio.Task[None] | None = None
         self._reachable = True
+        self._lost = 0
 
-    def store_is(self, *, reachable: bool) -> None:
-        """Tells what a step has found; only a change is reported."""
-        if reachable is not self._reachable:
-            self._reachable = reachable
-            self._on_transition(reachable, len(self._waiting))
+    async def watch(self, step: Awaitable[T]) -> T:
+        """Takes a step of the store, and note of whether it answers; only a change is reported."""
+        try:
+            result = await step
+        except StoreUnavailable as error:
+            if self._reachable:
+                self._reachable = False
+                self._on_gone(error.reason, len(self._waiting))
+            raise
+        if not self._reachable:
+            self._reachable = True
+            self._on_back(self._lost)
+            self._lost = 0
+        return result
 
     async def settle(self, settlement: Settlement) -> BudgetState | None:
+        """The day's figures; `None` when they are not known, or not yet."""
         try:
-            return await asyncio.shield(self._store.settle(settlement))
+            return await self.watch(asyncio.shield(self._store.settle(settlement)))
         except StoreUnavailable:
             self.put(settlement)
-            self.store_is(reachable=False)
         except asyncio.CancelledError:
             self.put(settlement)
             raise
@@ -230,6 +242,7 @@ class SettlementBacklog:
 
     def put(self, settlement: Settlement) -> None:
         """Takes a settlement to be written in the background. Writing it twice does no harm."""
+        self._lost += len(self._waiting) == self._waiting.maxlen
         self._waiting.append(settlement)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write_when_possible())
@@ -240,24 +253,22 @@ class SettlementBacklog:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace_seconds):
                     await self._task
-        return len(self._waiting)
+        return self._lost + len(self._waiting)
 
     async def _write_when_possible(self) -> None:
         while self._waiting:
             settlement = self._waiting[0]
             try:
-                await self._store.settle(settlement)
+                await self.watch(self._store.settle(settlement))
             except StoreUnavailable:
-                self.store_is(reachable=False)
                 await asyncio.sleep(policy.SETTLEMENT_RETRY_SECONDS)
             else:
                 # A full backlog may have pushed it out meanwhile.
                 with suppress(ValueError):
                     self._waiting.remove(settlement)
-                self.store_is(reachable=True)
 
 
-def _refusal(refused: Refused, limits: Limits) -> ServiceError:
+def _refusal(refused: Refused, limits: Limits, worst_case_nano_usd: int) -> ServiceError:
     match refused.reason:
         case "rate":
             return rate_limited(refused)
@@ -279,21 +290,18 @@ def _refusal(refused: Refused, limits: Limits) -> ServiceError:
             )
         case "budget":
             return BudgetExhausted(
-                f"The daily budget of {_usd(limits.daily_nano_usd)} leaves no room for this"
-                " request; it starts anew at midnight.",
+                f"The daily budget of ${usd(limits.daily_nano_usd)} leaves no room for this"
+                f" request, which may cost ${usd(worst_case_nano_usd)}; wait until midnight.",
                 retry_after_seconds=math.ceil(refused.retry_after_seconds),
                 headers=DO_NOT_RETRY,
             )
         case "caller_budget":
+            spent = refused.budget.caller_committed_nano_usd if refused.budget else 0
+            left = max(0, limits.daily_per_caller_nano_usd - spent)
             return CallerBudgetExhausted(
-                f"Your daily budget of {_usd(limits.daily_per_caller_nano_usd)} leaves no room for"
-                " this request; it starts anew at midnight.",
+                f"Your daily budget of ${usd(limits.daily_per_caller_nano_usd)} has ${usd(left)}"
+                f" left, and this request may cost ${usd(worst_case_nano_usd)}; ask for fewer"
+                " tokens (max_tokens), or wait until midnight.",
                 retry_after_seconds=math.ceil(refused.retry_after_seconds),
                 headers=DO_NOT_RETRY,
             )
-
-
-def _usd(nano_usd: int) -> str:
-    """Dollars to the cent, or as many places as a smaller amount needs."""
-    exact = f"{nano_usd / 1e9:.9f}".rstrip("0")
-    return f"${nano_usd / 1e9:,.2f}" if len(exact.partition(".")[2]) <= 2 else f"${exact}"

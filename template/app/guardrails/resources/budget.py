@@ -4,12 +4,16 @@ Unknown usage is never refunded: an attempt that was sent and did not say what i
 its worst case.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Final
 from zoneinfo import ZoneInfo
 
-from ...storage.base import BudgetDay
+from ...messages import Charge, TokenUsage
+from ...storage.base import BudgetDay, BudgetState
+
+NANO_PER_USD: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +37,78 @@ class BudgetCalendar:
 
 @dataclass(slots=True)
 class Spending:
-    """The account of one operation: what is reserved, what is known to be spent, what may be.
+    """The account of one operation: what is reserved for it, and what each attempt came to.
 
     `top_up(amount)` asks the store for more and says whether it was granted.
     """
 
     reserved_nano_usd: int
     top_up: Callable[[int], Awaitable[bool]]
-    known_nano_usd: int = 0
-    unknown_nano_usd: int = 0
-    _open_nano_usd: int = field(default=0)
+    _ended: list[Charge] = field(default_factory=list)
+    _under_way: Charge | None = None
+
+    @property
+    def charges(self) -> tuple[Charge, ...]:
+        """One for each model, if the operation ended now: an attempt under way counts in full."""
+        return _by_model((*self._ended, *((self._under_way,) if self._under_way else ())))
 
     @property
     def cost_nano_usd(self) -> int:
-        """The charge if the operation ended now: an attempt under way counts in full."""
-        return self.known_nano_usd + self.unknown_nano_usd + self._open_nano_usd
+        return sum(charge.cost_nano_usd for charge in self.charges)
 
-    async def begin_attempt(self, worst_case_nano_usd: int) -> bool:
+    async def begin_attempt(self, provider: str, model: str, worst_case_nano_usd: int) -> bool:
         """Makes sure that one more attempt is covered; `False` when the budget refuses."""
         missing = self.cost_nano_usd + worst_case_nano_usd - self.reserved_nano_usd
         if missing > 0:
             if not await self.top_up(missing):
                 return False
             self.reserved_nano_usd += missing
-        self._open_nano_usd = worst_case_nano_usd
+        self._under_way = Charge(provider, model, worst_case_nano_usd)
         return True
 
-    def attempt_cost(self, nano_usd: int | None) -> None:
-        """The attempt has ended; `None` when nobody knows what it cost."""
-        if nano_usd is None:
-            self.unknown_nano_usd += self._open_nano_usd
-        else:
-            self.known_nano_usd += nano_usd
-        self._open_nano_usd = 0
+    def attempt_was_free(self) -> None:
+        """The attempt has ended and was provably never processed."""
+        self._under_way = None
+
+    def attempt_is_unknown(self) -> None:
+        """The attempt has ended and nobody knows what it cost: its worst case stays charged."""
+        if self._under_way is not None:
+            self._ended.append(self._under_way)
+        self._under_way = None
+
+    def attempt_cost(self, nano_usd: int, usage: TokenUsage) -> None:
+        """The attempt has ended, and this is what it cost."""
+        if self._under_way is not None:
+            charge = replace(
+                self._under_way,
+                cost_nano_usd=nano_usd,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+            )
+            self._ended.append(charge)
+        self._under_way = None
+
+
+def usd(nano_usd: int) -> str:
+    """Dollars in plain digits, exact: `0.000012`."""
+    whole, rest = divmod(nano_usd, NANO_PER_USD)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+
+
+def cost_header(nano_usd: int) -> dict[str, str]:
+    """What this request has cost."""
+    return {"x-cost-usd": usd(nano_usd)}
+
+
+def remaining_header(state: BudgetState, caller_limit_nano_usd: int) -> dict[str, str]:
+    """What the caller may still spend today, beyond what is set aside for its running calls."""
+    remaining = max(0, caller_limit_nano_usd - state.caller_committed_nano_usd)
+    return {"x-budget-remaining-usd": usd(remaining)}
+
+
+def _by_model(charges: Iterable[Charge]) -> tuple[Charge, ...]:
+    sums: dict[tuple[str, str], Charge] = {}
+    for charge in charges:
+        key = charge.provider, charge.model
+        sums[key] = sums[key] + charge if key in sums else charge
+    return tuple(sums.values())

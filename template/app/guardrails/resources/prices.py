@@ -14,8 +14,8 @@ from genai_prices.types import ModelPrice, TieredPrices
 
 from ...messages import TokenUsage
 from ...providers.base import ProviderSettings
+from .budget import NANO_PER_USD
 
-NANO_PER_USD = 10**9
 TOKENS_PER_MTOK = 10**6
 
 

@@ -123,11 +123,10 @@ class Metrics:
             self._replays.inc()
         for attempt in record.attempts:
             self._attempts.labels(attempt.provider, attempt.outcome).inc()
-        if record.replayed or record.provider is None:
-            return
-        provider, model = record.provider, record.model or ""
-        self._tokens.labels(provider, model, "input").inc(record.input_tokens)
-        self._tokens.labels(provider, model, "output").inc(record.output_tokens)
-        self._cost.labels(provider, model).inc(record.cost_nano_usd / 1e9)
-        if record.first_token_seconds is not None:
-            self._first_token.labels(provider).observe(record.first_token_seconds)
+        for charge in record.charges:
+            provider, model = charge.provider, charge.model
+            self._tokens.labels(provider, model, "input").inc(charge.input_tokens)
+            self._tokens.labels(provider, model, "output").inc(charge.output_tokens)
+            self._cost.labels(provider, model).inc(charge.cost_nano_usd / 1e9)
+        if record.first_token_seconds is not None and record.provider is not None:
+            self._first_token.labels(record.provider).observe(record.first_token_seconds)
