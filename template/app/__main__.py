@@ -79,7 +79,7 @@ def _spend(configuration: Configuration, arguments: argparse.Namespace) -> int:
 
 
 async def _reach_store(configuration: Configuration) -> None:
-    store = Store(configuration.store)
+    store = Store(configuration.store, SERVICE)
     try:
         await store.open()
     finally:

@@ -52,7 +52,7 @@ class Service:
             self.logger, redact, webhook.get_secret_value() if webhook else None, SERVICE
         )
         self.tasks = Tasks()
-        self.store = Store(configuration.store)
+        self.store = Store(configuration.store, SERVICE)
         self._backlog = SettlementBacklog(
             self.store, on_gone=self._on_store_gone, on_back=self._on_store_back
         )

@@ -11,7 +11,7 @@ import orjson
 from .guardrails.environment.startup import Configuration
 from .guardrails.resources.budget import usd
 from .storage.base import DayBook
-from .wiring import Store
+from .wiring import SERVICE, Store
 
 COLUMNS = ("caller", "provider", "model", "calls", "input tokens", "output tokens", "USD")
 
@@ -23,7 +23,7 @@ async def spend_report(configuration: Configuration, day: date | None, *, json: 
     """
     zone = configuration.service.budget_timezone
     name = (day or datetime.now(ZoneInfo(zone)).date()).isoformat()
-    store = Store(configuration.store)
+    store = Store(configuration.store, SERVICE)
     try:
         await store.open()
         book = await store.day_book(name)

@@ -59,7 +59,7 @@ class SQLiteFile:
     path: Path
 
     def __call__(self) -> Store:
-        return SQLiteStore(SQLiteSettings(sqlite_path=self.path))
+        return SQLiteStore(SQLiteSettings(sqlite_path=self.path), "service")
 
     def books(self) -> Books:
         with closing(sqlite3.connect(self.path, timeout=5)) as db:
@@ -83,10 +83,10 @@ class MemoryStores:
     """Makes stores that share nothing; the books are those of the latest."""
 
     def __init__(self) -> None:
-        self._latest = MemoryStore(MemorySettings())
+        self._latest = MemoryStore(MemorySettings(), "service")
 
     def __call__(self) -> Store:
-        self._latest = MemoryStore(MemorySettings())
+        self._latest = MemoryStore(MemorySettings(), "service")
         return self._latest
 
     def books(self) -> Books:

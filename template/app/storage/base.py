@@ -209,8 +209,8 @@ class Store(Protocol):
     shared_between_processes: ClassVar[bool]
     """Whether several worker processes see the same limits; otherwise only one is allowed."""
 
-    def __init__(self, settings: StoreSettings) -> None:
-        """Connects to nothing yet."""
+    def __init__(self, settings: StoreSettings, service: str) -> None:
+        """Connects to nothing yet. `service` keeps services apart that share a server."""
 
     async def open(self) -> None:
         """Connects and brings the schema up to date."""

@@ -309,7 +309,7 @@ class Store:
     settings_type: ClassVar[type[StoreSettings]] = MemorySettings
     shared_between_processes: ClassVar[bool] = False
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, service: str) -> None:
         assert isinstance(settings, MemorySettings)
         self._windows = Windows()
         self._claims: OrderedDict[str, HeldClaim] = OrderedDict()

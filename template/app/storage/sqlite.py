@@ -67,7 +67,7 @@ class Store:
     settings_type: ClassVar[type[StoreSettings]] = SQLiteSettings
     shared_between_processes: ClassVar[bool] = True
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, service: str) -> None:
         assert isinstance(settings, SQLiteSettings)
         self._path = settings.sqlite_path
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")

@@ -201,7 +201,7 @@ async def test_what_has_expired_leaves_nothing_behind(store: Store) -> None:
     assert size(store) > 100_000
     much_later = NOON + (policy.LEDGER_DAYS + 2) * DAY_SECONDS
     await work_alone(store, 1_000, now=much_later)
-    untouched = MemoryStore(MemorySettings())
+    untouched = MemoryStore(MemorySettings(), "service")
     await hold(untouched)
     await work_alone(untouched, 1_000, now=much_later)
     assert size(store) <= size(untouched) + 10
@@ -233,7 +233,7 @@ async def test_memory_does_not_grow_with_time(store: Store) -> None:
 
 async def test_stores_share_nothing() -> None:
     """What one store knows is unknown to another, though both are in the same process."""
-    one, other = MemoryStore(MemorySettings()), MemoryStore(MemorySettings())
+    one, other = MemoryStore(MemorySettings(), "service"), MemoryStore(MemorySettings(), "service")
     once = RateLimit(1, 10.0)
     asked = request(rate=once, claim=claim(), reserve=reservation(5, cap=5))
     await admitted(one, asked)
