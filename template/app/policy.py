@@ -22,6 +22,11 @@ PROVIDERS_RETRY_AFTER_SECONDS: Final = 5
 
 # The store
 STORE_TIMEOUT_SECONDS: Final = 2.0
+"""Bound on one step of the store, with all its waits: for a connection, a lock, the answer."""
+STORE_OPEN_TIMEOUT_SECONDS: Final = 5.0
+"""Bound on reaching the store at start and bringing its schema up to date."""
+STORE_CONNECTIONS: Final = 8
+"""Connections to a store's server, in one process; more steps wait within their limit."""
 STORE_RETRY_AFTER_SECONDS: Final = 2
 SETTLEMENT_BACKLOG: Final = 1_000
 """Settlements that wait in memory for the store to come back; the oldest gives way."""

@@ -1,14 +1,21 @@
 """The stores under test, and their books read past the port: what is charged, reserved, claimed."""
 
+import itertools
 import sqlite3
-from collections.abc import Callable, Container, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from pydantic import SecretStr
 
 from app.storage.base import Store
 from app.storage.memory import EVERYONE, NEWCOMERS, MemorySettings, Operation
 from app.storage.memory import Store as MemoryStore
+from app.storage.postgres import PostgresSettings
+from app.storage.postgres import Store as PostgresStore
 from app.storage.sqlite import SQLiteSettings
 from app.storage.sqlite import Store as SQLiteStore
 
@@ -43,6 +50,9 @@ class Books:
         )
 
 
+_services = itertools.count()
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A place that stores keep their data in. `connect` makes one more store on it, and can be sent
@@ -75,6 +85,36 @@ class SQLiteFile:
             spent={(day, caller): cost for day, caller, cost in spent},
             open_operations=sum(cost is None for _, _, cost, _ in operations),
             running_claims=running,
+            charged_nano_usd=sum(cost or 0 for _, _, cost, _ in operations),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSchema:
+    """Makes stores of one service on one database; can be sent to another process."""
+
+    url: str
+    service: str
+
+    def __call__(self) -> PostgresStore:
+        return PostgresStore(PostgresSettings(database_url=SecretStr(self.url)), self.service)
+
+    def books(self, db: psycopg.Connection) -> Books:
+        """What the service's tables hold; there are none before a store is opened."""
+        with db.transaction():
+            db.execute("SELECT set_config('search_path', quote_ident(%s), true)", [self.service])
+            counter = db.execute("SELECT day, caller, settled, reserved FROM budget").fetchall()
+            operations = db.execute("SELECT day, caller, cost, reserved FROM operation").fetchall()
+            spent = db.execute(
+                "SELECT day, caller, sum(cost) FROM spent GROUP BY day, caller"
+            ).fetchall()
+            running = db.execute("SELECT 1 FROM claim WHERE state = 'running'").fetchall()
+        return Books(
+            counter={(day, caller): (settled, held) for day, caller, settled, held in counter},
+            ledger=_add_up(operations),
+            spent={(day, caller): int(cost) for day, caller, cost in spent},
+            open_operations=sum(cost is None for _, _, cost, _ in operations),
+            running_claims=len(running),
             charged_nano_usd=sum(cost or 0 for _, _, cost, _ in operations),
         )
 
@@ -121,6 +161,16 @@ class MemoryStores:
 def sqlite_backend(folder: Path) -> Backend:
     file = SQLiteFile(folder / "store.db")
     return Backend(file, file.books)
+
+
+@contextmanager
+def postgres_backend(url: str) -> Iterator[Backend]:
+    """A service that no other test has, whose schema is dropped in the end."""
+    schema = PostgresSchema(url, f"a-service-{next(_services)}")
+    with psycopg.connect(url, autocommit=True) as db:
+        yield Backend(schema, lambda: schema.books(db))
+        name = sql.Identifier(schema.service)
+        db.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(name))
 
 
 def memory_backend() -> Backend:

@@ -30,8 +30,9 @@ from app.providers.transport import Timeouts, Transport
 from app.storage.base import RateLimit, Store
 from app.tasks import Tasks
 from sandbox.server import Sandbox
+from sandbox.stores import postgres as postgres_place
 
-from .backends import Backend, memory_backend, sqlite_backend
+from .backends import Backend, memory_backend, postgres_backend, sqlite_backend
 from .counted_store import CountedStore
 
 WIDE = RateLimit(1_000, 60.0)
@@ -72,6 +73,19 @@ def sqlite(tmp_path: Path) -> Backend:
 @pytest.fixture
 def memory() -> Backend:
     return memory_backend()
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """A database that all tests of this process share."""
+    with postgres_place.run() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres(database_url: str) -> Iterator[Backend]:
+    with postgres_backend(database_url) as backend:
+        yield backend
 
 
 class Waits(list[float]):

@@ -9,8 +9,8 @@ from app.storage.base import Store
 
 from ..backends import Backend
 
-STORES = ("sqlite", "memory")
-SHARED_STORES = ("sqlite",)
+STORES = ("sqlite", "memory", "postgres")
+SHARED_STORES = ("sqlite", "postgres")
 """Those that several processes may use at once."""
 
 
