@@ -59,13 +59,15 @@ def _check_url(value: SecretStr) -> SecretStr:
     if not url.startswith(("postgresql://", "postgres://")):
         raise ValueError("must begin with postgresql:// (or postgres://)")
     try:
-        conninfo_to_dict(url)
+        given = conninfo_to_dict(url)
     except psycopg.Error:
         # What the driver says of it may hold the whole URL.
         raise ValueError(
             "is no URL of libpq's: percent-encode what is special in the password, and remove"
             " parameters that other clients have added"
         ) from None
+    if re.fullmatch(r"[\d,]*", str(given.get("port") or "")) is None:
+        raise ValueError("is no URL: its port is no number")
     return value
 
 
@@ -114,6 +116,7 @@ class Store:
     def __init__(self, settings: StoreSettings, service: str) -> None:
         assert isinstance(settings, PostgresSettings)
         self._url = settings.database_url.get_secret_value()
+        self._role = conninfo_to_dict(self._url).get("user") or "<this role>"
         self._secrets = settings.secrets()
         self._schema = service
         self._sql = _read_statements(service)
@@ -420,13 +423,13 @@ class Store:
         """What the server or the driver said, in one line; a server's details may quote a reply."""
         said = (isinstance(error, psycopg.Error) and error.diag.message_primary) or str(error)
         reason = " ".join(said.split()) or type(error).__name__
-        if isinstance(error, errors.InsufficientPrivilege):
-            reason += (
-                f'; the schema must be this role\'s own: CREATE SCHEMA "{self._schema}"'
-                " AUTHORIZATION <role>, run by who may"
-            )
         for secret in self._secrets:
             reason = reason.replace(secret, "[secret]")
+        if isinstance(error, errors.InsufficientPrivilege):
+            reason += (
+                "; let a role that may make schemas run:"
+                f' CREATE SCHEMA "{self._schema}" AUTHORIZATION "{self._role}"'
+            )
         return reason
 
 

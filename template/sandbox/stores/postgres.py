@@ -37,10 +37,9 @@ ENDS_WITH_ITS_INPUT = (
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    # What is written here need not survive anything.
+    # What is written here survives a server that is killed, but need not survive the machine.
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "shared_buffers": "16MB",

@@ -1,17 +1,26 @@
 """The stores under test. One more store is one more fixture, and its name in the lists below."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import multiprocessing
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
 
 import pytest
 
 from app.storage.base import Store
 
 from ..backends import Backend
+from .hammering import Connect, Wish, join, open_store
+
+W = TypeVar("W")
 
 STORES = ("sqlite", "memory", "postgres")
 SHARED_STORES = ("sqlite", "postgres")
 """Those that several processes may use at once."""
+
+PROCESSES = 8
 
 
 @pytest.fixture(params=STORES)
@@ -38,3 +47,35 @@ async def store(backend: Backend) -> AsyncIterator[Store]:
 def names() -> Iterator[str]:
     """Names that nothing has yet, for examples that share a store."""
     return (f"example{number}" for number in itertools.count())
+
+
+class Processes:
+    """Eight processes that begin each task together."""
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+
+    def open(self, connect: Connect) -> list[str]:
+        tasks = [self._pool.submit(open_store, connect) for _ in range(PROCESSES)]
+        return [task.result(timeout=60) for task in tasks]
+
+    def count(
+        self, work: Callable[[Connect, Wish], Counter[str]], connect: Connect, wish: Wish
+    ) -> Counter[str]:
+        """What all processes together were told."""
+        return self.each(work, connect, [wish] * PROCESSES)
+
+    def each(
+        self, work: Callable[[Connect, W], Counter[str]], connect: Connect, wishes: Sequence[W]
+    ) -> Counter[str]:
+        """The same where each has a wish of its own."""
+        tasks = [self._pool.submit(work, connect, wish) for wish in wishes]
+        return sum((task.result(timeout=60) for task in tasks), Counter())
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(PROCESSES)
+    with ProcessPoolExecutor(PROCESSES, spawn, initializer=join, initargs=(barrier,)) as pool:
+        yield Processes(pool)

@@ -1,42 +1,8 @@
 """Processes that share a store share its limits exactly, and do not get in each other's way."""
 
-import multiprocessing
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-
-import pytest
-
 from ..backends import Backend
-from .hammering import Connect, Wish, ask_at_once, join, open_store, run_in_turn
-
-PROCESSES = 8
-
-
-class Processes:
-    """Eight processes that begin each task together."""
-
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
-        self._pool = pool
-
-    def open(self, connect: Connect) -> list[str]:
-        tasks = [self._pool.submit(open_store, connect) for _ in range(PROCESSES)]
-        return [task.result(timeout=60) for task in tasks]
-
-    def count(
-        self, work: Callable[[Connect, Wish], Counter[str]], connect: Connect, wish: Wish
-    ) -> Counter[str]:
-        """What all processes together were told."""
-        tasks = [self._pool.submit(work, connect, wish) for _ in range(PROCESSES)]
-        return sum((task.result(timeout=60) for task in tasks), Counter())
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(PROCESSES)
-    with ProcessPoolExecutor(PROCESSES, spawn, initializer=join, initargs=(barrier,)) as pool:
-        yield Processes(pool)
+from .conftest import PROCESSES, Processes
+from .hammering import Wish, ask_at_once, run_in_turn
 
 
 def test_a_new_store_is_opened_by_all_at_once(
