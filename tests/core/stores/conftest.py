@@ -1,4 +1,4 @@
-"""The stores under test. One more store is one more fixture, and its name in the lists below."""
+"""A store that is open."""
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -8,22 +8,6 @@ import pytest
 from app.storage.base import Store
 
 from ..backends import Backend
-
-STORES = ("sqlite", "memory")
-SHARED_STORES = ("sqlite",)
-"""Those that several processes may use at once."""
-
-
-@pytest.fixture(params=STORES)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    backend: Backend = request.getfixturevalue(request.param)
-    return backend
-
-
-@pytest.fixture(params=SHARED_STORES)
-def shared_backend(request: pytest.FixtureRequest) -> Backend:
-    backend: Backend = request.getfixturevalue(request.param)
-    return backend
 
 
 @pytest.fixture
