@@ -1,17 +1,15 @@
 """A call may be cut off at any await: it leaves no claim, no open reservation and no free ride."""
 
 import asyncio
-import functools
-import types
-from collections.abc import Callable, Coroutine, Generator
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import pytest
 
 from app.errors import ServiceError
 from app.messages import ChatRequest
-from app.tasks import Tasks
 from sandbox.faults import Fault
 from sandbox.server import Sandbox
 
@@ -19,11 +17,10 @@ from .assembly import Assembly, caller
 from .backends import Backend
 from .conftest import Assemble
 from .conversations import text
+from .stepping import SteppedTasks
 from .waiting import until
 
 pytestmark = pytest.mark.anyio
-
-T = TypeVar("T")
 
 How = Literal["waiting", "with the result", "twice"]
 """When the cancellation comes: during the await, just as it ends, or again while cleaning up."""
@@ -37,7 +34,7 @@ LONG = ChatRequest(
 )
 
 
-class CancellingTasks(Tasks):
+class CancellingTasks(SteppedTasks):
     """Cancels each task that it starts at the await of that number."""
 
     def __init__(self) -> None:
@@ -45,42 +42,18 @@ class CancellingTasks(Tasks):
         self.at = 0
         self.how: How = "waiting"
         self.reached = False
-        self.started: list[asyncio.Task[Any]] = []
+        self._steps: Counter[asyncio.Task[Any]] = Counter()
 
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = super().start(self._cancelled(work))
-        self.started.append(task)
-        return task
-
-    async def _cancelled(self, work: Coroutine[Any, Any, T]) -> T:
-        return await self._step(work)
-
-    @types.coroutine
-    def _step(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        task = asyncio.current_task()
-        assert task is not None
-        steps = 0
-        awaited: Any = None
-        resume = functools.partial(work.send, None)
-        while True:
-            try:
-                awaited = resume()
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            steps += 1
-            self.reached = self.reached or steps == self.at
-            if steps == self.at and self.how == "with the result" and awaited is not None:
-                # Runs before the task's own callback, so that both arrive together.
-                awaited.add_done_callback(lambda _: task.cancel())
-            elif steps == self.at or (steps == self.at + 1 and self.how == "twice"):
-                task.cancel()
-            try:
-                yield awaited
-            except BaseException as error:
-                resume = functools.partial(work.throw, error)
-            else:
-                resume = functools.partial(work.send, None)
+    def at_await(self, task: asyncio.Task[Any], awaited: Any) -> Any:
+        self._steps[task] += 1
+        steps = self._steps[task]
+        self.reached = self.reached or steps == self.at
+        if steps == self.at and self.how == "with the result" and awaited is not None:
+            # Runs before the task's own callback, so that both arrive together.
+            awaited.add_done_callback(lambda _: task.cancel())
+        elif steps == self.at or (steps == self.at + 1 and self.how == "twice"):
+            task.cancel()
+        return awaited
 
 
 async def complete(assembly: Assembly, request: ChatRequest, key: str) -> None:
