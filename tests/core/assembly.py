@@ -35,6 +35,7 @@ from .counted_store import CountedStore
 WIDE = RateLimit(1_000, 60.0)
 DEADLINE_SECONDS = 20.0
 STREAM_MAX_SECONDS = 20.0
+REPLY_TTL_SECONDS = 300.0
 
 
 class Waits(list[float]):
@@ -155,7 +156,7 @@ async def assembled(
         ),
         admission=Admission(
             counted,
-            Limits(rate, nano, nano, 300),
+            Limits(rate, nano, nano, REPLY_TTL_SECONDS),
             BudgetCalendar(ZoneInfo("UTC")),
             backlog,
             on_budget=lambda state: None,

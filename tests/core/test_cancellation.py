@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from app.errors import ServiceError
+from app.errors import ServiceError, ShuttingDown
 from app.messages import ChatRequest
 from sandbox.faults import Fault
 from sandbox.server import Sandbox
@@ -127,3 +127,27 @@ async def test_a_caller_that_stops_waiting_cuts_nothing_off(
         await until(lambda: not backend.books().running_claims)
         assert (await assembly.chat.complete(QUESTION, caller(key="one"))).replayed
     assert len(sandbox.requests("openai")) == 1
+
+
+async def test_what_shutdown_cuts_off_is_told_so(
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
+) -> None:
+    """Past the grace period a stream raises instead of ending, lest it look complete; a JSON call is
+    told to try again; both are settled."""
+    sandbox.script("openai", [Fault(action="stall", after_chunks=2)])
+    async with assemble(backend) as assembly:
+        stream = await assembly.chat.stream(QUESTION, caller())
+        sandbox.script("openai", [Fault(action="stall")])
+        call = asyncio.create_task(assembly.chat.complete(QUESTION, caller()))
+        await until(lambda: len(sandbox.requests("openai")) == 2)
+        await assembly.tasks.drain(0.05)
+        pieces = []
+        with pytest.raises(ShuttingDown):
+            async for chunk in stream:
+                pieces.append(chunk.text)
+        with pytest.raises(ShuttingDown):
+            await call
+    books = backend.books()
+    assert books.balanced
+    assert (books.open_operations, books.running_claims) == (0, 0)
+    assert books.charged_nano_usd > 0

@@ -231,11 +231,14 @@ class SettlementBacklog:
 
     async def settle(self, settlement: Settlement) -> BudgetState | None:
         """The day's figures; `None` when they are not known, or not yet."""
+        step = asyncio.ensure_future(self._store.settle(settlement))
         try:
-            return await self.watch(asyncio.shield(self._store.settle(settlement)))
+            return await self.watch(asyncio.shield(step))
         except StoreUnavailable:
             self.put(settlement)
         except asyncio.CancelledError:
+            # The step goes on, and nobody is left to hear how it ends: it is taken once more.
+            step.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             self.put(settlement)
             raise
         return None
