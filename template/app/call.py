@@ -71,6 +71,7 @@ class Call:
     def began(self, provider: Provider) -> None:
         """The first chunk of a stream has come."""
         self._name(provider)
+        self.caller.streaming = True
         self.caller.record.first_token_seconds = time.monotonic() - self._started
 
     def answered(self, provider: Provider, usage: TokenUsage | None) -> None:

@@ -3,7 +3,7 @@
 The record is written along the way and read once, at the end, by the log line and the metrics.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -56,7 +56,7 @@ class Caller:
     """One request's caller. Routes receive it and hand it to `GuardedChat` as it is.
 
     `name` is the API key's name, or the address of an anonymous caller. `headers` go onto the
-    response, whatever the framework.
+    response, whatever the framework; once a stream has begun, `trailers` go to its end instead.
     """
 
     name: str
@@ -68,6 +68,8 @@ class Caller:
     is_retry: bool = False
     record: Record = field(default_factory=Record)
     headers: dict[str, str] = field(default_factory=dict)
+    trailers: dict[str, str] = field(default_factory=dict)
+    streaming: bool = False
     _calls: int = 0
     _when_gone: list[Callable[[], None]] = field(default_factory=list)
     _is_gone: bool = False
@@ -76,6 +78,10 @@ class Caller:
         """Numbers the model calls of one request, so that each has a claim of its own."""
         self._calls += 1
         return self._calls
+
+    def tell(self, figures: Mapping[str, str]) -> None:
+        """What the caller is told of its standing, by the name of the header."""
+        (self.trailers if self.streaming else self.headers).update(figures)
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         """`callback` runs when the response has ended or its reader has left; now, if it has."""

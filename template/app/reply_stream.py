@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from . import policy
 from .guardrails.resources.admission import StoredReply
 from .messages import Chunk, ToolCallDelta
+from .tasks import shutting_down
 
 
 class ReplyStream:
@@ -20,6 +21,7 @@ class ReplyStream:
         # Nobody may be left to hear of a failure.
         self._opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
         self._task: asyncio.Task[None] | None = None
+        self._unread = False
 
     # The reader's side
 
@@ -29,6 +31,7 @@ class ReplyStream:
 
     def cancel(self) -> None:
         """The reader has left: the provider's stream is closed and settled."""
+        self._unread = True
         if self._task is not None and not self._task.done():
             self._task.cancel()
 
@@ -62,12 +65,15 @@ class ReplyStream:
             self._opened.set_exception(error)
 
     def abandon(self) -> None:
-        """Ends the iteration at once, whether or not the queue is full."""
-        if not self._opened.done():
+        """The task was cut off: who still reads is told at once, whether or not the queue is full,
+        lest what came so far look complete."""
+        if self._unread:
             self._opened.cancel()
+        elif not self._opened.done():
+            self._opened.set_exception(shutting_down())
         while not self._queue.empty():
             self._queue.get_nowait()
-        self._queue.put_nowait(None)
+        self._queue.put_nowait(None if self._unread else shutting_down())
 
     async def replay(self, stored: StoredReply) -> None:
         """A stored reply, in the form of a stream."""

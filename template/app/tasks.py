@@ -20,15 +20,25 @@ class Tasks:
         """Raises `ShuttingDown` once draining has begun."""
         if self.draining:
             work.close()
-            raise ShuttingDown("The service is shutting down; try again.", retry_after_seconds=1)
+            raise shutting_down()
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Awaits `work`; when the one who waits is cancelled, the work goes on to its end."""
-        return await asyncio.shield(self.start(work))
+        """Awaits `work`; when the one who waits is cancelled, the work goes on to its end.
+
+        Raises `ShuttingDown` when the work itself was cut off.
+        """
+        task = self.start(work)
+        waiting = asyncio.current_task()
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and not (waiting and waiting.cancelling()):
+                raise shutting_down() from None
+            raise
 
     async def drain(self, grace_seconds: float) -> None:
         """Lets the running tasks finish, then cancels those left; each settles on its way out."""
@@ -39,3 +49,7 @@ class Tasks:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=grace_seconds)
+
+
+def shutting_down() -> ShuttingDown:
+    return ShuttingDown("The service is shutting down; try again.", retry_after_seconds=1)

@@ -59,7 +59,8 @@ def ask_stream(
 
 
 def read_stream(response: httpx.Response) -> Stream:
-    data = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    lines = response.text.splitlines()
+    data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     done = data[-1:] == ["[DONE]"]
     return Stream(response, [json.loads(item) for item in data[: -1 if done else None]], done)
 

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -14,7 +15,7 @@ from sandbox.faults import Fault
 from sandbox.model import Reply
 from sandbox.server import Sandbox
 from tests.asking import CHAT, answer, ask, ask_stream, calls, question
-from tests.conftest import RATE_LIMIT, BadDay
+from tests.conftest import RATE_LIMIT, TIGHT, BadDay
 from tests.running import Service, eventually
 
 DEAR = Reply(text="Yes.", input_tokens=100, output_tokens=600)
@@ -29,6 +30,12 @@ def _remaining(response: httpx.Response) -> int:
     found = re.fullmatch(r'"default";r=(\d+);t=(\d+)', response.headers["ratelimit"])
     assert found and 0 <= int(found[2]) <= 60, response.headers["ratelimit"]
     return int(found[1])
+
+
+def _usd(response: httpx.Response, header: str) -> Decimal:
+    """Dollars as they are written: plain digits."""
+    assert re.fullmatch(r"\d+(\.\d+)?", response.headers[header]), response.headers[header]
+    return Decimal(response.headers[header])
 
 
 def test_each_answer_tells_where_the_caller_stands(client: httpx.Client) -> None:
@@ -93,6 +100,18 @@ def test_a_refused_request_consumes_nothing(
     assert calls(sandbox) == 2
 
 
+def test_a_wrong_key_takes_no_place(tight: Service, sandbox: Sandbox) -> None:
+    """Who cannot say who it is has used up nothing, neither its address's place nor anyone's."""
+    with tight.client("no-such-key") as stranger, tight.client(None) as neighbour:
+        for client in (stranger, neighbour):
+            client.headers["x-forwarded-for"] = "203.0.113.40"
+        assert {ask(stranger).status_code for _ in range(10)} == {401}
+        assert calls(sandbox) == 0
+        admitted = ask(neighbour, max_tokens=10)
+    limit = int(TIGHT["RATE_LIMIT_REQUESTS"])
+    assert (admitted.status_code, _remaining(admitted)) == (200, limit - 1)
+
+
 # Callers
 
 
@@ -126,6 +145,50 @@ def test_a_caller_without_a_key_is_its_address(tight: Service, forwarded: str, n
 
 
 # The budget
+
+
+def test_each_answer_tells_its_cost_and_what_is_left(
+    tight: Service, key: str, sandbox: Sandbox, primary: str
+) -> None:
+    """`X-Cost-USD` is what the request cost, and `X-Budget-Remaining-USD` what its caller may still
+    spend today; a refusal tells what is left, too."""
+    budget = Decimal(TIGHT["DAILY_BUDGET_PER_CALLER_USD"])
+    sandbox.script(primary, [Reply(text="Yes.", input_tokens=20, output_tokens=5), DEAR])
+    with tight.client(key) as client:
+        first, second = ask(client, "A cheap one?"), ask(client, "A dear one?")
+        refused = ask(client, "A long one?")
+    assert _usd(first, "x-cost-usd") == Decimal("0.000025")
+    assert _usd(first, "x-budget-remaining-usd") == budget - Decimal("0.000025")
+    assert _usd(second, "x-cost-usd") == Decimal("0.0007")
+    assert _usd(second, "x-budget-remaining-usd") == budget - Decimal("0.000725")
+    assert refused.status_code == 429
+    assert "x-cost-usd" not in refused.headers
+    assert _usd(refused, "x-budget-remaining-usd") == budget - Decimal("0.000725")
+    assert "has $0.000775 left" in refused.json()["detail"]
+
+
+def test_a_stream_tells_its_cost_at_its_end(
+    tight: Service, key: str, sandbox: Sandbox, primary: str
+) -> None:
+    """Its headers come before it is settled: a comment before the last event has the figures."""
+    sandbox.script(primary, [Reply(text="a b", input_tokens=20, output_tokens=5, chunks=2)])
+    with tight.client(key) as client:
+        stream = ask_stream(client)
+    assert "x-cost-usd" not in stream.response.headers
+    assert stream.done and stream.text == "a b"
+    *_, comment, done = stream.response.text.splitlines()[:-1]
+    assert comment == ": x-cost-usd=0.000025; x-budget-remaining-usd=0.001475"
+    assert done == "data: [DONE]"
+
+
+def test_a_failure_tells_its_cost(tight: Service, key: str, sandbox: Sandbox, primary: str) -> None:
+    """An attempt that may have been billed is on the bill of the request that failed."""
+    sandbox.script(primary, [Fault(status=500)])
+    with tight.client(key) as client:
+        failed = ask(client, "Is anybody there?")
+    assert failed.status_code == 503
+    line = tight.line_of(failed.headers["x-request-id"])
+    assert _usd(failed, "x-cost-usd") == Decimal(str(line["cost_usd"])) > 0
 
 
 def test_a_caller_has_a_budget(
@@ -321,7 +384,9 @@ def test_a_replay_costs_nothing(tight: Service, key: str, sandbox: Sandbox, prim
         del client.headers["idempotency-key"]
         assert ask(client, "Another?").status_code == 429
         client.headers["idempotency-key"] = "paid-already"
-        assert _is_replay(ask(client))
+        replay = ask(client)
+        assert _is_replay(replay)
+        assert _usd(replay, "x-cost-usd") == 0
 
 
 @pytest.mark.usefixtures("mended")

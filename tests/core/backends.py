@@ -73,6 +73,7 @@ class SQLiteFile:
 
     def books(self) -> Books:
         with closing(sqlite3.connect(self.path, timeout=5)) as db:
+            db.execute("BEGIN")  # one look at all of them, whatever is written meanwhile
             counter = db.execute("SELECT day, caller, settled, reserved FROM budget").fetchall()
             operations = db.execute("SELECT day, caller, cost, reserved FROM operation").fetchall()
             spent = db.execute(

@@ -1,28 +1,26 @@
 """A call may be cut off at any await: it leaves no claim, no open reservation and no free ride."""
 
 import asyncio
-import functools
-import types
-from collections.abc import Callable, Coroutine, Generator
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import pytest
 
-from app.errors import ServiceError
+from app.errors import ServiceError, ShuttingDown
 from app.messages import ChatRequest
-from app.tasks import Tasks
 from sandbox.faults import Fault
 from sandbox.server import Sandbox
 
+from .assembly import Assembly, caller
 from .backends import Backend
-from .conftest import Assemble, Assembly, caller
+from .conftest import Assemble
 from .conversations import text
+from .stepping import SteppedTasks
 from .waiting import until
 
 pytestmark = pytest.mark.anyio
-
-T = TypeVar("T")
 
 How = Literal["waiting", "with the result", "twice"]
 """When the cancellation comes: during the await, just as it ends, or again while cleaning up."""
@@ -36,7 +34,7 @@ LONG = ChatRequest(
 )
 
 
-class CancellingTasks(Tasks):
+class CancellingTasks(SteppedTasks):
     """Cancels each task that it starts at the await of that number."""
 
     def __init__(self) -> None:
@@ -44,42 +42,18 @@ class CancellingTasks(Tasks):
         self.at = 0
         self.how: How = "waiting"
         self.reached = False
-        self.started: list[asyncio.Task[Any]] = []
+        self._steps: Counter[asyncio.Task[Any]] = Counter()
 
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = super().start(self._cancelled(work))
-        self.started.append(task)
-        return task
-
-    async def _cancelled(self, work: Coroutine[Any, Any, T]) -> T:
-        return await self._step(work)
-
-    @types.coroutine
-    def _step(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        task = asyncio.current_task()
-        assert task is not None
-        steps = 0
-        awaited: Any = None
-        resume = functools.partial(work.send, None)
-        while True:
-            try:
-                awaited = resume()
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            steps += 1
-            self.reached = self.reached or steps == self.at
-            if steps == self.at and self.how == "with the result" and awaited is not None:
-                # Runs before the task's own callback, so that both arrive together.
-                awaited.add_done_callback(lambda _: task.cancel())
-            elif steps == self.at or (steps == self.at + 1 and self.how == "twice"):
-                task.cancel()
-            try:
-                yield awaited
-            except BaseException as error:
-                resume = functools.partial(work.throw, error)
-            else:
-                resume = functools.partial(work.send, None)
+    def at_await(self, task: asyncio.Task[Any], awaited: Any) -> Any:
+        self._steps[task] += 1
+        steps = self._steps[task]
+        self.reached = self.reached or steps == self.at
+        if steps == self.at and self.how == "with the result" and awaited is not None:
+            # Runs before the task's own callback, so that both arrive together.
+            awaited.add_done_callback(lambda _: task.cancel())
+        elif steps == self.at or (steps == self.at + 1 and self.how == "twice"):
+            task.cancel()
+        return awaited
 
 
 async def complete(assembly: Assembly, request: ChatRequest, key: str) -> None:
@@ -104,7 +78,7 @@ async def stream(assembly: Assembly, request: ChatRequest, key: str) -> None:
 )
 async def test_a_call_that_is_cut_off_is_settled(
     assemble: Assemble,
-    sqlite: Backend,
+    backend: Backend,
     sandbox: Sandbox,
     call: Callable[[Assembly, ChatRequest, str], Coroutine[Any, Any, None]],
     request_: ChatRequest,
@@ -114,38 +88,66 @@ async def test_a_call_that_is_cut_off_is_settled(
     """Cut off at each of its awaits in turn, a call ends settled, and is charged if it was sent."""
     tasks = CancellingTasks()
     tasks.how = how
-    async with assemble(sqlite, tasks=tasks) as assembly:
+    cut_after_sending: set[bool] = set()
+    async with assemble(backend, tasks=tasks) as assembly:
         while tasks.at == 0 or tasks.reached:
             tasks.at += 1
             tasks.reached = False
             sandbox.reset()
             sandbox.script("openai", faults)
-            before = sqlite.books().charged_nano_usd
+            before = backend.books().charged_nano_usd
             with suppress(ServiceError, asyncio.CancelledError):
                 await call(assembly, request_, f"key-{tasks.at}")
             await asyncio.wait(tasks.started)
             assert await assembly.backlog.close(5) == 0
-            books = sqlite.books()
+            books = backend.books()
             where = f"await {tasks.at}"
             assert books.balanced, where
             assert (books.open_operations, books.running_claims) == (0, 0), where
-            if sandbox.requests("openai"):
-                assert books.charged_nano_usd > before, where
-    assert tasks.at > 5
+            sent = bool(sandbox.requests("openai"))
+            assert not sent or books.charged_nano_usd > before, where
+            if tasks.reached:
+                cut_after_sending.add(sent)
+    # The walk came by both sides of the step that may cost money.
+    assert cut_after_sending == {False, True}
 
 
 async def test_a_caller_that_stops_waiting_cuts_nothing_off(
-    assemble: Assemble, sqlite: Backend, sandbox: Sandbox
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
 ) -> None:
     """When only who waits for it is cancelled, a call runs on, and its reply is kept."""
     sandbox.script("openai", [Fault(delay_seconds=0.1)])
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         waiting = asyncio.create_task(assembly.chat.complete(QUESTION, caller(key="one")))
         await until(lambda: sandbox.requests("openai"))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert sqlite.books().running_claims == 1
-        await until(lambda: not sqlite.books().running_claims)
+        assert backend.books().running_claims == 1
+        await until(lambda: not backend.books().running_claims)
         assert (await assembly.chat.complete(QUESTION, caller(key="one"))).replayed
     assert len(sandbox.requests("openai")) == 1
+
+
+async def test_what_shutdown_cuts_off_is_told_so(
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
+) -> None:
+    """Past the grace period a stream raises instead of ending, lest it look complete; a JSON call is
+    told to try again; both are settled."""
+    sandbox.script("openai", [Fault(action="stall", after_chunks=2)])
+    async with assemble(backend) as assembly:
+        stream = await assembly.chat.stream(QUESTION, caller())
+        sandbox.script("openai", [Fault(action="stall")])
+        call = asyncio.create_task(assembly.chat.complete(QUESTION, caller()))
+        await until(lambda: len(sandbox.requests("openai")) == 2)
+        await assembly.tasks.drain(0.05)
+        pieces = []
+        with pytest.raises(ShuttingDown):
+            async for chunk in stream:
+                pieces.append(chunk.text)
+        with pytest.raises(ShuttingDown):
+            await call
+    books = backend.books()
+    assert books.balanced
+    assert (books.open_operations, books.running_claims) == (0, 0)
+    assert books.charged_nano_usd > 0

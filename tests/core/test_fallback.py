@@ -22,7 +22,8 @@ from sandbox.faults import Fault
 from sandbox.model import Reply
 from sandbox.server import Sandbox
 
-from .conftest import OpenProviders, Providers
+from .assembly import Providers
+from .conftest import OpenProviders
 from .conversations import text
 from .waiting import until
 

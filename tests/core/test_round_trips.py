@@ -19,8 +19,9 @@ from sandbox.faults import Fault
 from sandbox.model import Reply
 from sandbox.server import Sandbox
 
+from .assembly import Assembly, caller
 from .backends import Backend
-from .conftest import Assemble, Assembly, caller
+from .conftest import Assemble
 from .conversations import text
 
 pytestmark = pytest.mark.anyio
@@ -40,24 +41,24 @@ async def stream(assembly: Assembly, key: str | None = None) -> str:
     return "".join([chunk.text async for chunk in pieces])
 
 
-async def test_a_plain_call_makes_two(assemble: Assemble, sqlite: Backend) -> None:
+async def test_a_plain_call_makes_two(assemble: Assemble, backend: Backend) -> None:
     """A JSON call is one admission and one settlement."""
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         await assembly.chat.complete(QUESTION, caller())
         assert assembly.store.trips == ["admit", "settle"]
-    assert (sqlite.books().open_operations, sqlite.books().running_claims) == (0, 0)
+    assert (backend.books().open_operations, backend.books().running_claims) == (0, 0)
 
 
-async def test_a_stream_makes_two(assemble: Assemble, sqlite: Backend) -> None:
+async def test_a_stream_makes_two(assemble: Assemble, backend: Backend) -> None:
     """A stream is one admission and one settlement, however many chunks it has."""
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         assert "What is a guardrail?" in await stream(assembly)
         assert assembly.store.trips == ["admit", "settle"]
 
 
-async def test_a_replay_makes_one(assemble: Assemble, sqlite: Backend) -> None:
+async def test_a_replay_makes_one(assemble: Assemble, backend: Backend) -> None:
     """What is answered from the store needs no settlement, as JSON or as a stream."""
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         first = await assembly.chat.complete(QUESTION, caller(key="one"))
         assembly.store.trips.clear()
         again = await assembly.chat.complete(QUESTION, caller(key="one"))
@@ -73,13 +74,13 @@ async def test_a_replay_makes_one(assemble: Assemble, sqlite: Backend) -> None:
 )
 async def test_a_refusal_makes_one(
     assemble: Assemble,
-    sqlite: Backend,
+    backend: Backend,
     sandbox: Sandbox,
     limits: dict[str, object],
     error: type[ServiceError],
 ) -> None:
     """What the store refuses is over with that, and reaches no provider."""
-    async with assemble(sqlite, **limits) as assembly:
+    async with assemble(backend, **limits) as assembly:
         if error is RateLimited:
             await assembly.chat.admit(caller())
         assembly.store.trips.clear()
@@ -88,15 +89,15 @@ async def test_a_refusal_makes_one(
                 await call(QUESTION, caller())
         assert assembly.store.trips == ["admit", "admit"]
     assert sandbox.requests("openai") == sandbox.requests("anthropic") == []
-    assert sqlite.books().counter == {}
+    assert backend.books().counter == {}
 
 
 async def test_a_repeat_of_a_running_call_makes_one(
-    assemble: Assemble, sqlite: Backend, sandbox: Sandbox
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
 ) -> None:
     """A request whose first run is under way is refused in one step."""
     sandbox.script("openai", [Fault(action="stall", after_chunks=3)])
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         running = await assembly.chat.stream(QUESTION, caller(key="one"))
         with pytest.raises(RequestInFlight):
             await assembly.chat.complete(QUESTION, caller(key="one"))
@@ -113,58 +114,58 @@ async def test_a_repeat_of_a_running_call_makes_one(
     ids=["context", "model"],
 )
 async def test_what_is_refused_before_makes_none(
-    assemble: Assemble, sqlite: Backend, request_: ChatRequest, error: type[ServiceError]
+    assemble: Assemble, backend: Backend, request_: ChatRequest, error: type[ServiceError]
 ) -> None:
     """What is refused for its content never reaches the store."""
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         with pytest.raises(error):
             await assembly.chat.complete(request_, caller())
         assert assembly.store.trips == []
 
 
 async def test_a_free_retry_adds_none(
-    assemble: Assemble, sqlite: Backend, sandbox: Sandbox
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
 ) -> None:
     """An attempt that provably cost nothing is repeated within its own reservation."""
     sandbox.script("openai", [Fault(status=429), Fault(status=429)])
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         await assembly.chat.complete(QUESTION, caller())
         assert assembly.store.trips == ["admit", "settle"]
 
 
 async def test_an_ambiguous_retry_adds_one(
-    assemble: Assemble, sqlite: Backend, sandbox: Sandbox
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
 ) -> None:
     """After an attempt that may have been billed, each further one is added to the reservation."""
     sandbox.script("openai", [Fault(status=500), Fault(status=500)])
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         asked = caller()
         await assembly.chat.complete(QUESTION, asked)
         assert assembly.store.trips == ["admit", "top_up", "top_up", "settle"]
-    books = sqlite.books()
+    books = backend.books()
     assert books.balanced
     assert books.charged_nano_usd == asked.record.cost_nano_usd
 
 
 async def test_a_failed_call_makes_two(
-    assemble: Assemble, sqlite: Backend, sandbox: Sandbox
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
 ) -> None:
     """A call that no provider answers is admitted and settled like any other."""
     for vendor in sandbox.vendors:
         sandbox.script(vendor, [Fault(error="invalid_api_key")], times=None)
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         with pytest.raises(ProvidersUnavailable):
             await assembly.chat.complete(QUESTION, caller(key="one"))
         assert assembly.store.trips == ["admit", "settle"]
-    books = sqlite.books()
+    books = backend.books()
     assert (books.charged_nano_usd, books.open_operations, books.running_claims) == (0, 0, 0)
 
 
 async def test_a_summary_adds_one_read_and_one_write(
-    assemble: Assemble, sqlite: Backend, sandbox: Sandbox
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
 ) -> None:
     """A trimmed conversation reads its summary and writes it once; the next turn reads it only."""
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         await assembly.chat.complete(LONG, caller())
         assert assembly.store.trips == ["admit", "read_summary", "write_summary", "settle"]
         assert len(sandbox.requests("openai")) == 2
@@ -178,11 +179,11 @@ async def test_a_summary_adds_one_read_and_one_write(
 
 
 async def test_a_failed_summary_writes_nothing(
-    assemble: Assemble, sqlite: Backend, sandbox: Sandbox
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
 ) -> None:
     """When the summary fails, the call goes on with plain trimming."""
     sandbox.script("openai", [Fault(error="invalid_request")])
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         asked = caller()
         completion = await assembly.chat.complete(LONG, asked)
         assert completion.text
@@ -191,20 +192,20 @@ async def test_a_failed_summary_writes_nothing(
 
 
 async def test_a_reply_too_large_to_keep_is_not_paid_again(
-    assemble: Assemble, sqlite: Backend, sandbox: Sandbox
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
 ) -> None:
     """A call whose reply cannot be stored is answered once; its repeat is told so, and not run."""
     sandbox.script("openai", [Reply(text="x" * policy.MAX_STORED_REPLY_BYTES)])
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         assert (await assembly.chat.complete(QUESTION, caller(key="one"))).text
         with pytest.raises(ReplyNotStored):
             await assembly.chat.complete(QUESTION, caller(key="one"))
     assert len(sandbox.requests("openai")) == 1
 
 
-async def test_an_endpoint_without_a_model_makes_one(assemble: Assemble, sqlite: Backend) -> None:
+async def test_an_endpoint_without_a_model_makes_one(assemble: Assemble, backend: Backend) -> None:
     """A request that is only counted has nothing to settle."""
-    async with assemble(sqlite) as assembly:
+    async with assemble(backend) as assembly:
         await assembly.chat.admit(caller())
         assert assembly.store.trips == ["admit"]
-    assert sqlite.books().counter == {}
+    assert backend.books().counter == {}

@@ -117,9 +117,8 @@ def _error_event(error: ServiceError) -> bytes:
 
 def _standing(caller: Caller) -> bytes:
     """What was settled after the headers had gone: a comment, which clients skip."""
-    names = ("x-cost-usd", "x-budget-remaining-usd")
-    known = [f"{name}={caller.headers[name]}" for name in names if name in caller.headers]
-    return f": {'; '.join(known)}\n".encode() if known else b""
+    figures = "; ".join(f"{name}={value}" for name, value in caller.trailers.items())
+    return f": {figures}\n".encode() if figures else b""
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The stores under test. One more store is one more fixture, and its name in the lists below."""
+"""A store that is open, and processes that use one."""
 
 import itertools
 import multiprocessing
@@ -16,23 +16,7 @@ from .hammering import Connect, Wish, join, open_store
 
 W = TypeVar("W")
 
-STORES = ("sqlite", "memory", "postgres")
-SHARED_STORES = ("sqlite", "postgres")
-"""Those that several processes may use at once."""
-
 PROCESSES = 8
-
-
-@pytest.fixture(params=STORES)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    backend: Backend = request.getfixturevalue(request.param)
-    return backend
-
-
-@pytest.fixture(params=SHARED_STORES)
-def shared_backend(request: pytest.FixtureRequest) -> Backend:
-    backend: Backend = request.getfixturevalue(request.param)
-    return backend
 
 
 @pytest.fixture

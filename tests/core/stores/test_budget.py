@@ -2,10 +2,21 @@
 
 import functools
 import time
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.storage.base import Admitted, BudgetDay, BudgetState, RateLimit, Reservation, Store
+from app.guardrails.resources.budget import BudgetCalendar
+from app.storage.base import (
+    AdmissionRequest,
+    Admitted,
+    BudgetDay,
+    BudgetState,
+    RateLimit,
+    Reservation,
+    Store,
+)
 
 from ..backends import Backend
 from .asking import (
@@ -138,6 +149,55 @@ async def test_settling_the_unknown_changes_nothing(store: Store, backend: Backe
     assert await store.settle(settlement(stranger, 1, reply=b"x", keep=True), now=NOON) is None
     assert backend.books() == books
     assert (await refused(store, request(claim=claim()))).reason == "in_flight"
+
+
+async def test_a_settlement_may_come_before_its_admission(store: Store, backend: Backend) -> None:
+    """What was given up before it arrived takes nothing when it does, neither place nor money."""
+    asked = request(rate=RateLimit(2, 10.0), claim=claim(), reserve=reservation(1, cap=1))
+    await store.settle(settlement(asked), now=NOON)
+    late = await admitted(store, asked, now=NOON + 1)
+    assert late.rate.remaining == 2
+    books = backend.books()
+    assert books.balanced
+    assert (books.counter, books.open_operations, books.running_claims) == ({}, 0, 0)
+    await admitted(store, request(claim=claim(), reserve=reservation(1, cap=1)), now=NOON + 1)
+
+
+@pytest.mark.parametrize("caps", [{"cap": 100}, {"caller_cap": 100}])
+async def test_a_refusal_tells_what_is_committed(store: Store, caps: dict[str, int]) -> None:
+    """So that the caller can be told what is left."""
+    spent, running = request(reserve=reservation(50)), request(reserve=reservation(30))
+    await admitted(store, spent)
+    await store.settle(settlement(spent, 20), now=NOON)
+    await admitted(store, running)
+    refusal = await refused(store, request(reserve=reservation(51, **caps)))
+    assert refusal.budget == BudgetState(TODAY.name, 20, 50, 50)
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"),
+    [
+        ("Europe/Berlin", "2026-03-29", 23),
+        ("Europe/Berlin", "2026-10-25", 25),
+        ("Australia/Lord_Howe", "2026-04-05", 24.5),
+        ("UTC", "2026-03-29", 24),
+    ],
+)
+async def test_a_days_length_is_its_time_zones(
+    store: Store, zone: str, day: str, hours: float
+) -> None:
+    """From midnight to midnight where the owner is, also when clocks change: what is spent in its
+    first second counts in its last one, and not a second later."""
+    midnight = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone)).timestamp()
+    calendar = BudgetCalendar(ZoneInfo(zone))
+
+    def one(moment: float) -> AdmissionRequest:
+        return request(reserve=Reservation(1, 1, 1, calendar.around(moment)))
+
+    await admitted(store, one(midnight), now=midnight)
+    last = midnight + hours * 3_600 - 1
+    assert (await refused(store, one(last), now=last)).retry_after_seconds == 1
+    await admitted(store, one(last + 1), now=last + 1)
 
 
 async def test_a_cost_beyond_the_reservation_is_charged(store: Store, backend: Backend) -> None:

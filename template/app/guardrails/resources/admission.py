@@ -123,10 +123,10 @@ class Admission:
         except asyncio.CancelledError:
             self._give_back(operation)
             raise
-        caller.headers |= rate_limit_headers(decision.rate)
+        caller.tell(rate_limit_headers(decision.rate))
         match decision:
             case Replay():
-                caller.headers |= cost_header(caller.record.cost_nano_usd)
+                caller.tell(cost_header(caller.record.cost_nano_usd))
                 return StoredReply(*decode_reply(decision.reply))
             case Refused():
                 self._note_budget(caller, decision.budget)
@@ -141,7 +141,7 @@ class Admission:
         """One place in the window, for an endpoint that calls no model."""
         request = AdmissionRequest(uuid.uuid4().hex, caller.name, self._limits.rate)
         decision = await self._backlog.watch(self._store.admit(request))
-        caller.headers |= rate_limit_headers(decision.rate)
+        caller.tell(rate_limit_headers(decision.rate))
         if isinstance(decision, Refused):
             raise _refusal(decision, self._limits, worst_case_nano_usd=0)
 
@@ -159,7 +159,7 @@ class Admission:
         kept and written later.
         """
         caller.record.charges.extend(operation.spending.charges)
-        caller.headers |= cost_header(caller.record.cost_nano_usd)
+        caller.tell(cost_header(caller.record.cost_nano_usd))
         settlement = Settlement(
             operation.id,
             operation.caller,
@@ -179,7 +179,7 @@ class Admission:
 
     def _note_budget(self, caller: Caller, state: BudgetState | None) -> None:
         if state is not None:
-            caller.headers |= remaining_header(state, self._limits.daily_per_caller_nano_usd)
+            caller.tell(remaining_header(state, self._limits.daily_per_caller_nano_usd))
             self._on_budget(state)
 
     def _give_back(self, operation: Operation) -> None:
@@ -231,11 +231,14 @@ class SettlementBacklog:
 
     async def settle(self, settlement: Settlement) -> BudgetState | None:
         """The day's figures; `None` when they are not known, or not yet."""
+        step = asyncio.ensure_future(self._store.settle(settlement))
         try:
-            return await self.watch(asyncio.shield(self._store.settle(settlement)))
+            return await self.watch(asyncio.shield(step))
         except StoreUnavailable:
             self.put(settlement)
         except asyncio.CancelledError:
+            # The step goes on, and nobody is left to hear how it ends: it is taken once more.
+            step.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             self.put(settlement)
             raise
         return None
