@@ -20,6 +20,7 @@ from ..cli.conftest import template as template
 from ..cli.conftest import temporary as temporary
 from ..cli.conftest import variables as variables
 from ..cli.conftest import workplace as workplace
+from ..core.stores.conftest import processes as processes
 
 PATIENCE_SECONDS = 30.0
 
@@ -91,7 +92,8 @@ def until(condition: Callable[[], bool], complaint: Callable[[], str]) -> None:
 
 def required(program: str) -> str:
     """The path of a program that `.ci/run` installs. Its absence is a failure, never a skip."""
-    path = shutil.which(program)
+    # Debian keeps what only runs in the background where not everybody looks.
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
     if path is None:
         pytest.fail(f"{program} is not on the PATH: apt-get install {program}")
     return path

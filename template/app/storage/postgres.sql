@@ -56,8 +56,14 @@ SELECT set_config('lock_timeout', %(wait_ms)s, true),
     pg_advisory_xact_lock(hashtextextended(%(name)s || '/schema', 0))
 
 -- name: find_schema
-SELECT to_regnamespace(quote_ident(%(name)s)) IS NOT NULL,
-    to_regclass(quote_ident(%(name)s) || '.installed') IS NOT NULL
+-- From the tables themselves: functions like to_regclass answer from what the session knows, which
+-- may be older than the lock.
+SELECT
+    EXISTS (SELECT FROM pg_namespace WHERE nspname = %(name)s),
+    EXISTS (
+        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %(name)s AND c.relname = 'installed'
+    )
 
 -- name: create_schema
 CREATE SCHEMA {schema}
