@@ -8,6 +8,7 @@ are the connections, the migrations, and the translation of what the driver says
 import asyncio
 import hashlib
 import ipaddress
+import logging
 import re
 import select
 from collections.abc import Awaitable, Callable
@@ -131,6 +132,8 @@ class Store:
         self._is_closed = False
 
     async def open(self) -> None:
+        # What it warns of while it cleans up, the error has said.
+        logging.getLogger("psycopg").setLevel(logging.ERROR)
         await self._run(self._migrate, policy.STORE_OPEN_TIMEOUT_SECONDS)
 
     async def admit(self, request: AdmissionRequest, *, now: float | None = None) -> Decision:
