@@ -35,6 +35,8 @@ class Service:
     process: subprocess.Popen[bytes]
     log: Path
     store: Path
+    root: Path
+    environment: Mapping[str, str]
     _sdk: openai.OpenAI
     _clients: list[httpx.Client] = field(default_factory=list)
 
@@ -79,6 +81,17 @@ class Service:
         assert len(found) == 1
         return found[0]
 
+    def spend(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python -m app spend`, as its owner would ask beside it."""
+        return subprocess.run(
+            [sys.executable, "-m", "app", "spend", *arguments],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -90,22 +103,30 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A rendered service that is not running, and a place to keep what it writes."""
+    """A rendered service that is not running, and a place to keep what it writes.
+
+    Without a store's variable among `variables` it has a SQLite file there.
+    """
 
     root: Path
     variables: Mapping[str, str]
     store: Path
 
     @contextmanager
-    def serve(self, **settings: str) -> Iterator[Service]:
-        """`python -m app` under these variables and nothing of this process's own."""
+    def serve(
+        self, prepare: Callable[[], None] | None = None, **settings: str
+    ) -> Iterator[Service]:
+        """`python -m app` under these variables and nothing of this process's own.
+
+        `prepare` runs in the new process before anything else does.
+        """
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         port = _free_port()
         log = self.store.with_name(f"{self.store.stem}-{port}.log")
         environment = {
             **inherited,
-            **self.variables,
             "SQLITE_PATH": str(self.store),
+            **self.variables,
             "PORT": str(port),
             **settings,
         }
@@ -114,6 +135,7 @@ class Project:
                 [sys.executable, "-m", "app"],
                 cwd=self.root,
                 env=environment,
+                preexec_fn=prepare,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -123,7 +145,7 @@ class Project:
             base_url=f"{url}/v1",
             http_client=openai.DefaultHttpxClient(**WITHOUT_TLS),
         )
-        service = Service(url, process, log, self.store, sdk)
+        service = Service(url, process, log, self.store, self.root, environment, sdk)
         try:
             _wait_until_ready(service)
             yield service
