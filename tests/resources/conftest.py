@@ -1,4 +1,4 @@
-"""A service on each store, with as many workers as the store allows, and the books that it keeps."""
+"""A service on each store, with as many workers as the store allows, and what its books say."""
 
 import importlib
 import itertools

@@ -41,7 +41,9 @@ class Table:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call":
-            self._rows += [value for name, value in report.user_properties if name == PROPERTY]
+            for name, value in report.user_properties:
+                if name == PROPERTY and isinstance(value, Mapping):
+                    self._rows.append(value)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

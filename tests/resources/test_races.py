@@ -57,7 +57,7 @@ def test_a_budget_is_never_overspent(
 def test_simultaneous_duplicates_are_one_call(
     contender: Contender, sandbox: Sandbox, key: str, rounds: int, tell: Tell, stream: bool
 ) -> None:
-    """64 requests with one key at once are one call to the provider; the others are told to wait."""
+    """64 requests with one key at once are one call to the provider; the others have to wait."""
     total = Count()
     with contender.serve() as service:
         for number in range(rounds * 5):

@@ -105,21 +105,18 @@ class Service:
 class Project:
     """A rendered service that is not running, and a place to keep what it writes.
 
-    Without a store's variable among `variables` it has a SQLite file there.
+    Without a store's variable among `variables` it has a SQLite file there. `prepare` runs in the
+    new process before anything else does.
     """
 
     root: Path
     variables: Mapping[str, str]
     store: Path
+    prepare: Callable[[], None] | None = None
 
     @contextmanager
-    def serve(
-        self, prepare: Callable[[], None] | None = None, **settings: str
-    ) -> Iterator[Service]:
-        """`python -m app` under these variables and nothing of this process's own.
-
-        `prepare` runs in the new process before anything else does.
-        """
+    def serve(self, **settings: str) -> Iterator[Service]:
+        """`python -m app` under these variables and nothing of this process's own."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         port = _free_port()
         log = self.store.with_name(f"{self.store.stem}-{port}.log")
@@ -135,7 +132,7 @@ class Project:
                 [sys.executable, "-m", "app"],
                 cwd=self.root,
                 env=environment,
-                preexec_fn=prepare,
+                preexec_fn=self.prepare,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
