@@ -20,7 +20,7 @@ from .conversations import text
 from .stepping import SteppedTasks
 from .waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("R4")]
 
 How = Literal["waiting", "with the result", "twice"]
 """When the cancellation comes: during the await, just as it ends, or again while cleaning up."""

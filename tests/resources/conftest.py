@@ -1,16 +1,18 @@
 """A service on each store, with as many workers as the store allows, and what its books say."""
 
+import asyncio
 import importlib
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from app.storage.base import DayBook, Store
 from sandbox.server import Sandbox
 
 from ..matrix.combinations import read_axes
@@ -18,6 +20,13 @@ from ..rendering import render, take_snapshot
 from ..service.serving import Project, Service, eventually
 
 STORES = next(axis.values for axis in read_axes() if axis.name == "storage")
+SHARED_STORES = tuple(
+    name
+    for name in STORES
+    if importlib.import_module(f"app.storage.{name}").Store.shared_between_processes
+)
+"""Those that several processes may use at once."""
+NAME = "resources"
 WORKERS = 4
 CALLERS = 400
 CENT = 10_000_000
@@ -41,9 +50,12 @@ class Contender:
     """A service on one store, with what is the store's own."""
 
     storage: str
-    shared: bool
     project: Project
     new_place: Callable[[], AbstractContextManager[dict[str, str]]]
+
+    @property
+    def shared(self) -> bool:
+        return self.storage in SHARED_STORES
 
     @property
     def workers(self) -> int:
@@ -61,16 +73,26 @@ class Contender:
             yield service
 
     def money(self, service: Service) -> Money:
-        """What the service tells of its books: by `spend`, or at `/metrics` where no other process
-        can read them."""
+        """What the books say, or, where no other process can read them, what `/metrics` does."""
         if self.shared:
-            book = json.loads(service.spend("--json").stdout)
-            return Money(book["settled_nano_usd"], book["reserved_nano_usd"])
+            book = asyncio.run(self._day_book(service))
+            return Money(book.settled_nano_usd, book.reserved_nano_usd)
         metrics = service.http().get("/metrics").text
         settled = round(sum(_values(metrics, "llm_cost_usd_total")) * 1e9)
         budget = float(service.environment["DAILY_BUDGET_USD"])
         committed = round(sum(_values(metrics, "llm_daily_budget_used_ratio")) * budget * 1e9)
         return Money(settled, committed - settled)
+
+    async def _day_book(self, service: Service) -> DayBook:
+        store_type = importlib.import_module(f"app.storage.{self.storage}").Store
+        variable = importlib.import_module(f"sandbox.stores.{self.storage}").VARIABLE
+        settings = store_type.settings_type(**{variable.lower(): service.environment[variable]})
+        store: Store = store_type(settings, NAME)
+        try:
+            await store.open()
+            return await store.day_book(datetime.now(UTC).date().isoformat())
+        finally:
+            await store.close()
 
     def settled_money(self, service: Service) -> Money:
         """The same once nothing is reserved any more."""
@@ -117,11 +139,11 @@ def contenders(
     def make(storage: str) -> Contender:
         if storage not in made:
             root = tmp_path_factory.mktemp(storage) / "service"
-            render(template, root, {"storage": storage, "providers": ["openai"]})
+            about = {"project_name": NAME, "storage": storage}
+            render(template, root, {**about, "providers": ["openai"]})
             _set_policy(root / "app" / "policy.py")
             made[storage] = Contender(
                 storage,
-                importlib.import_module(f"app.storage.{storage}").Store.shared_between_processes,
                 Project(root, _variables(_sandbox), tmp_path_factory.mktemp("logs") / "none.db"),
                 lambda: _place(storage),
             )

@@ -127,29 +127,44 @@ class Project:
             "PORT": str(port),
             **settings,
         }
+        url = f"http://127.0.0.1:{port}"
+        with self._process(environment, log) as process:
+            sdk = openai.OpenAI(
+                api_key="-",
+                base_url=f"{url}/v1",
+                http_client=openai.DefaultHttpxClient(**WITHOUT_TLS),
+            )
+            service = Service(url, process, log, self.store, self.root, environment, sdk)
+            try:
+                _wait_until_ready(service)
+                yield service
+            finally:
+                service.close()
+
+    @contextmanager
+    def _process(
+        self, environment: Mapping[str, str], log: Path
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Its output goes through a pipe, as where services run for real: a disk that is full for
+        the service is not full for its log."""
         with log.open("wb") as output:
+            copy = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=output)
+        assert copy.stdin is not None
+        with copy.stdin:
             process = subprocess.Popen(
                 [sys.executable, "-m", "app"],
                 cwd=self.root,
                 env=environment,
                 preexec_fn=self.prepare,
-                stdout=output,
+                stdout=copy.stdin,
                 stderr=subprocess.STDOUT,
             )
-        url = f"http://127.0.0.1:{port}"
-        sdk = openai.OpenAI(
-            api_key="-",
-            base_url=f"{url}/v1",
-            http_client=openai.DefaultHttpxClient(**WITHOUT_TLS),
-        )
-        service = Service(url, process, log, self.store, self.root, environment, sdk)
         try:
-            _wait_until_ready(service)
-            yield service
+            yield process
         finally:
-            service.close()
             process.terminate()
             process.wait(STOP_SECONDS)
+            copy.wait(STOP_SECONDS)
 
 
 def eventually(look: Callable[[], T], seconds: float = 10.0) -> T:

@@ -10,6 +10,8 @@ import pytest
 from ..backends import Backend
 from .hammering import Connect, Wish, ask_at_once, join, open_store, run_in_turn
 
+pytestmark = pytest.mark.promise("R7")
+
 PROCESSES = 8
 
 
