@@ -1,7 +1,7 @@
 # Needs Python 3.11 or newer, git and make. uv is taken from the PATH, or put into .uv/ first.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system check lint format environment clean
+.PHONY: help demo test test-system stress check lint format environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -27,7 +27,10 @@ demo: environment ## Render a default service, fire each guardrail at it, print 
 	$(UV) run python -m tests.demo
 
 test: environment ## The whole suite, in parallel
-	$(UV) run pytest --numprocesses auto
+	$(UV) run pytest --numprocesses auto --dist loadgroup
+
+stress: environment ## The races for money, keys and places, ten times as long (ROUNDS=10)
+	$(UV) run pytest --rounds $(or $(ROUNDS),10) tests/resources/test_races.py
 
 test-system: environment ## What needs Debian's packages, which .ci/run installs
 	$(UV) run pytest --numprocesses auto tests/system

@@ -2,7 +2,12 @@
 
 import signal
 
-pytest_plugins = ["tests.matrix.progress", "tests.unplug.report"]
+pytest_plugins = [
+    "tests.matrix.progress",
+    "tests.promises",
+    "tests.resources.report",
+    "tests.unplug.report",
+]
 
 
 def pytest_configure() -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from app.guardrails.resources.budget import BudgetCalendar
 
+pytestmark = pytest.mark.promise("R8")
+
 HOUR = 3_600
 ZONES = (
     "UTC",

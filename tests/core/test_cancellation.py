@@ -20,7 +20,7 @@ from .conversations import text
 from .stepping import SteppedTasks
 from .waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("R4")]
 
 How = Literal["waiting", "with the result", "twice"]
 """When the cancellation comes: during the await, just as it ends, or again while cleaning up."""
@@ -132,8 +132,8 @@ async def test_a_caller_that_stops_waiting_cuts_nothing_off(
 async def test_what_shutdown_cuts_off_is_told_so(
     assemble: Assemble, backend: Backend, sandbox: Sandbox
 ) -> None:
-    """Past the grace period a stream raises instead of ending, lest it look complete; a JSON call is
-    told to try again; both are settled."""
+    """Past the grace period a stream raises instead of ending, lest it look complete, and a JSON
+    call is told to try again; both are settled."""
     sandbox.script("openai", [Fault(action="stall", after_chunks=2)])
     async with assemble(backend) as assembly:
         stream = await assembly.chat.stream(QUESTION, caller())

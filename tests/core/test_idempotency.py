@@ -18,6 +18,8 @@ from app.guardrails.resources.idempotency import (
 from app.messages import ChatReply, TokenUsage, ToolCall
 from app.storage.base import Claim
 
+pytestmark = pytest.mark.promise("R6")
+
 FromBody = Literal["retries", "always", "off"]
 
 json_values = st.recursive(

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from app.api.identity import Identity, IPNetwork, Principal
 from app.errors import NotFound, Unauthenticated
 
+pytestmark = pytest.mark.promise("R2")
+
 PROXIES = ("10.0.0.0/8", "fd00::/8")
 
 

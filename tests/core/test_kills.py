@@ -25,7 +25,7 @@ from .assembly import DEADLINE_SECONDS, STREAM_MAX_SECONDS, caller
 from .backends import Backend, Books
 from .stores.asking import reason, request, reservation
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("R4")]
 
 KILLED = -signal.SIGKILL
 LEASES = {

@@ -17,7 +17,7 @@ from .conftest import OpenProviders
 from .conversations import text
 from .faulty_store import FaultyStore, Mishap
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("R4")]
 
 QUESTION = ChatRequest((text("user", "What is a guardrail?"),))
 

@@ -319,6 +319,7 @@ class Calls(RuleBasedStateMachine):
         await self.stack.aclose()
 
 
+@pytest.mark.promise("R4")
 def test_random_calls_leave_the_books_balanced(
     backend: Backend,
     sandbox: Sandbox,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from app.guardrails.resources.budget import Spending, usd
 from app.messages import Charge, TokenUsage
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("R3")]
 
 MODEL = ("openai", "gpt-6-luna")
 USAGE = TokenUsage(20, 10)

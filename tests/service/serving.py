@@ -35,6 +35,8 @@ class Service:
     process: subprocess.Popen[bytes]
     log: Path
     store: Path
+    root: Path
+    environment: Mapping[str, str]
     _sdk: openai.OpenAI
     _clients: list[httpx.Client] = field(default_factory=list)
 
@@ -79,6 +81,17 @@ class Service:
         assert len(found) == 1
         return found[0]
 
+    def spend(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python -m app spend`, as its owner would ask beside it."""
+        return subprocess.run(
+            [sys.executable, "-m", "app", "spend", *arguments],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -90,11 +103,16 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A rendered service that is not running, and a place to keep what it writes."""
+    """A rendered service that is not running, and a place to keep what it writes.
+
+    Without a store's variable among `variables` it has a SQLite file there. `prepare` runs in the
+    new process before anything else does.
+    """
 
     root: Path
     variables: Mapping[str, str]
     store: Path
+    prepare: Callable[[], None] | None = None
 
     @contextmanager
     def serve(self, **settings: str) -> Iterator[Service]:
@@ -104,33 +122,49 @@ class Project:
         log = self.store.with_name(f"{self.store.stem}-{port}.log")
         environment = {
             **inherited,
-            **self.variables,
             "SQLITE_PATH": str(self.store),
+            **self.variables,
             "PORT": str(port),
             **settings,
         }
+        url = f"http://127.0.0.1:{port}"
+        with self._process(environment, log) as process:
+            sdk = openai.OpenAI(
+                api_key="-",
+                base_url=f"{url}/v1",
+                http_client=openai.DefaultHttpxClient(**WITHOUT_TLS),
+            )
+            service = Service(url, process, log, self.store, self.root, environment, sdk)
+            try:
+                _wait_until_ready(service)
+                yield service
+            finally:
+                service.close()
+
+    @contextmanager
+    def _process(
+        self, environment: Mapping[str, str], log: Path
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Its output goes through a pipe, as where services run for real: a disk that is full for
+        the service is not full for its log."""
         with log.open("wb") as output:
+            copy = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=output)
+        assert copy.stdin is not None
+        with copy.stdin:
             process = subprocess.Popen(
                 [sys.executable, "-m", "app"],
                 cwd=self.root,
                 env=environment,
-                stdout=output,
+                preexec_fn=self.prepare,
+                stdout=copy.stdin,
                 stderr=subprocess.STDOUT,
             )
-        url = f"http://127.0.0.1:{port}"
-        sdk = openai.OpenAI(
-            api_key="-",
-            base_url=f"{url}/v1",
-            http_client=openai.DefaultHttpxClient(**WITHOUT_TLS),
-        )
-        service = Service(url, process, log, self.store, sdk)
         try:
-            _wait_until_ready(service)
-            yield service
+            yield process
         finally:
-            service.close()
             process.terminate()
             process.wait(STOP_SECONDS)
+            copy.wait(STOP_SECONDS)
 
 
 def eventually(look: Callable[[], T], seconds: float = 10.0) -> T:

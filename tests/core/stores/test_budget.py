@@ -32,7 +32,7 @@ from .asking import (
     top_up,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("R3")]
 
 HALF_DAY = 12 * 3_600
 YESTERDAY, TODAY, TOMORROW = days_around(NOON)
@@ -183,6 +183,7 @@ async def test_a_refusal_tells_what_is_committed(store: Store, caps: dict[str, i
         ("UTC", "2026-03-29", 24),
     ],
 )
+@pytest.mark.promise("R8")
 async def test_a_days_length_is_its_time_zones(
     store: Store, zone: str, day: str, hours: float
 ) -> None:

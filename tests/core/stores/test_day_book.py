@@ -7,7 +7,7 @@ from app.storage.base import DayBook, Settlement, Spent, Store
 
 from .asking import NOON, admitted, days_around, refused, request, reservation, settlement
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("R3")]
 
 _, TODAY, TOMORROW = days_around(NOON)
 

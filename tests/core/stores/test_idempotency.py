@@ -7,7 +7,7 @@ from app.storage.base import RateLimit, Store
 from ..backends import Backend
 from .asking import NOON, admitted, claim, refused, replayed, request, reservation, settlement
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("R6")]
 
 FIVE = RateLimit(5, 10.0)
 

@@ -1,8 +1,12 @@
 """Processes that share a store share its limits exactly, and do not get in each other's way."""
 
+import pytest
+
 from ..backends import Backend
 from .conftest import PROCESSES, Processes
 from .hammering import Wish, ask_at_once, run_in_turn
+
+pytestmark = pytest.mark.promise("R7")
 
 
 def test_a_new_store_is_opened_by_all_at_once(

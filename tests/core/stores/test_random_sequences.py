@@ -283,6 +283,7 @@ class Sequences(RuleBasedStateMachine):
             )
 
 
+@pytest.mark.promise("R4")
 def test_random_sequences_follow_the_rules(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

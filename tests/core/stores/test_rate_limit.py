@@ -14,7 +14,7 @@ from app.storage.base import Admitted, RateLimit, RateState, Refused, Store
 
 from .asking import NOON, admitted, refused, request
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("R1")]
 
 THREE = RateLimit(3, 10.0)
 

@@ -1,0 +1,1 @@
+"""What the resources guardrail promises, over HTTP and on each store: races, outages, leavers."""

@@ -1,0 +1,127 @@
+"""The store fails under a service that is running: callers are told in time, nobody is asked, and
+when it is back all goes on without a restart."""
+
+import importlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from sandbox.faults import Fault
+from sandbox.server import Sandbox
+
+from ..service.asking import body, calls
+from ..service.serving import Service, eventually
+from .conftest import SHARED_STORES, Contender
+from .report import Outage, TellOutage
+
+CHAT = "/v1/chat/completions"
+BOUND_SECONDS = 5.0
+"""For the answer to a request that the store cannot decide on."""
+
+Begin = Callable[[Service], AbstractContextManager[None]]
+
+
+def _module(storage: str) -> object:
+    return importlib.import_module(f"tests.resources.outages_{storage}")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    shapes = [
+        pytest.param(storage, begin, id=f"{storage}-{shape.replace(' ', '-')}")
+        for storage in SHARED_STORES
+        for shape, begin in _module(storage).OUTAGES.items()  # type: ignore[attr-defined]
+    ]
+    metafunc.parametrize(("storage", "begin"), shapes)
+
+
+def _contender(contenders: Callable[[str], Contender], storage: str) -> Contender:
+    contender = contenders(storage)
+    prepare = getattr(_module(storage), "prepare", None)
+    return replace(contender, project=replace(contender.project, prepare=prepare))
+
+
+def _transitions(service: Service) -> list[str]:
+    return [line["event"] for line in service.lines("store_unreachable", "store_reachable")]
+
+
+def _ask(service: Service, key: str, number: int = 0) -> httpx.Response:
+    return service.http(key).post(CHAT, json=body(f"Question {number}?"))
+
+
+@pytest.mark.promise("A9")
+def test_callers_are_told_in_time(
+    contenders: Callable[[str], Contender],
+    sandbox: Sandbox,
+    key: str,
+    tell_outage: TellOutage,
+    storage: str,
+    begin: Begin,
+    request: pytest.FixtureRequest,
+) -> None:
+    """503 with `Retry-After` within bounds, no call to a provider, one line for each transition;
+    the probes answer meanwhile, and the first request after it is served."""
+    contender = _contender(contenders, storage)
+    with contender.serve(WORKERS="1") as service:
+        assert _ask(service, key).status_code == 200
+        with begin(service):
+            asked = calls(sandbox)
+            known = len(_transitions(service))
+            with ThreadPoolExecutor(8) as pool:
+                refused = list(pool.map(lambda number: _ask(service, key, number), range(24)))
+            slowest = max(response.elapsed.total_seconds() for response in refused)
+            for response in refused:
+                assert response.status_code == 503, response.text
+                assert response.json()["error"]["code"] == "store_unavailable"
+                assert int(response.headers["retry-after"]) >= 1
+            assert slowest < BOUND_SECONDS
+            assert calls(sandbox) == asked
+            assert service.http().get("/livez").status_code == 200
+            ready = service.http().get("/readyz")
+            assert (ready.status_code, ready.json()["store"]) == (200, "unreachable")
+            assert _transitions(service) == ["store_unreachable"]
+            assert known <= 1
+        began = time.monotonic()
+        eventually(lambda: _ask(service, key).status_code == 200)
+        recovered = time.monotonic() - began
+        assert _transitions(service) == ["store_unreachable", "store_reachable"]
+        (gone,) = service.lines("store_unreachable")
+        assert gone["reason"]
+    shape = request.node.callspec.id.removeprefix(f"{storage}-")
+    tell_outage(shape, storage, Outage(len(refused), slowest, recovered))
+
+
+@pytest.mark.promise("A9", "R4")
+def test_a_call_under_way_is_answered_and_settled(
+    contenders: Callable[[str], Contender],
+    sandbox: Sandbox,
+    key: str,
+    storage: str,
+    begin: Begin,
+) -> None:
+    """What was admitted before the outage is answered in it and settled after it, once."""
+    contender = _contender(contenders, storage)
+    with contender.serve(WORKERS="1") as service, ThreadPoolExecutor(1) as pool:
+        client = service.http(key, **{"idempotency-key": "one-payment"})
+        sandbox.script("openai", [Fault(delay_seconds=4)])
+        answer = pool.submit(client.post, CHAT, json=body())
+        eventually(lambda: calls(sandbox))
+        with begin(service):
+            reply = answer.result()
+            assert reply.status_code == 200
+        cost = round(float(reply.headers["x-cost-usd"]) * 1e9)
+        money = contender.settled_money(service)
+        assert money.settled == cost > 0
+        repeat = eventually(lambda: _replay(client))
+        assert repeat is not None
+        assert repeat.json()["choices"] == reply.json()["choices"]
+    assert calls(sandbox) == 1
+
+
+def _replay(client: httpx.Client) -> httpx.Response | None:
+    response = client.post(CHAT, json=body())
+    return response if response.headers.get("idempotent-replayed") == "true" else None

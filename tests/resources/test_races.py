@@ -1,0 +1,90 @@
+"""Workers that race for the same money, the same key and the same places never share one twice."""
+
+from collections import Counter
+
+import pytest
+
+from sandbox.faults import Fault
+from sandbox.model import Reply
+from sandbox.server import Sandbox
+
+from ..service.asking import calls
+from .conftest import CENT, Contender
+from .report import Count, Tell
+from .storm import Shot, storm
+
+REQUESTS = 2_000
+BUDGET = 500
+DUPLICATES = 64
+LIMIT = 100
+
+
+def _scripted(sandbox: Sandbox, reply: Reply) -> None:
+    sandbox.reset()
+    sandbox.script("openai", [reply], times=None)
+
+
+@pytest.mark.promise("R3", "R7")
+@pytest.mark.parametrize("spent", [100, 60], ids=["all", "some"])
+def test_a_budget_is_never_overspent(
+    contender: Contender, sandbox: Sandbox, key: str, rounds: int, tell: Tell, spent: int
+) -> None:
+    """2,000 requests on a budget for the worst case of 500: when each costs just that, exactly 500
+    are answered; when each costs less, more are, and never for more than there is."""
+    total = Count(spent=0)
+    for _ in range(rounds):
+        _scripted(sandbox, Reply(output_tokens=spent))
+        with contender.serve(DAILY_BUDGET_USD=str(BUDGET / 100)) as service:
+            outcomes = storm(
+                service, [Shot(key, stream=n % 4 == 0) for n in range(REQUESTS)], at_once=64
+            )
+            money = contender.settled_money(service)
+        assert set(outcomes) == {"answered", "daily_budget_exhausted"}
+        assert money.settled == outcomes["answered"] * spent * CENT // 100
+        assert money.settled <= BUDGET * CENT
+        assert calls(sandbox) == outcomes["answered"]
+        if spent == 100:
+            assert outcomes["answered"] == BUDGET
+        else:
+            # Refused is only who would not have fitted beside those that were running.
+            assert money.settled > (BUDGET - 64) * CENT
+        total += Count(REQUESTS, outcomes["answered"], calls(sandbox), money.settled / 1e9)
+    tell(f"budget of ${BUDGET / 100:g}, each call ${spent / 10_000:g}", contender.storage, total)
+
+
+@pytest.mark.promise("R6", "R7")
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+def test_simultaneous_duplicates_are_one_call(
+    contender: Contender, sandbox: Sandbox, key: str, rounds: int, tell: Tell, stream: bool
+) -> None:
+    """64 requests with one key at once are one call to the provider; the others have to wait."""
+    total = Count()
+    with contender.serve() as service:
+        for number in range(rounds * 5):
+            sandbox.reset()
+            sandbox.script("openai", [Fault(delay_seconds=0.7)], times=None)
+            shots = [Shot(key, f"payment-{number}", stream)] * DUPLICATES
+            outcomes = storm(service, shots, at_once=DUPLICATES)
+            assert outcomes == Counter({"answered": 1, "request_in_flight": DUPLICATES - 1})
+            assert calls(sandbox) == 1
+            total += Count(DUPLICATES, 1, calls(sandbox))
+    form = "streams" if stream else "calls"
+    tell(f"{DUPLICATES} duplicate {form} at once", contender.storage, total)
+
+
+@pytest.mark.promise("R1", "R7")
+def test_a_rate_limit_admits_exactly_its_number(
+    contender: Contender, sandbox: Sandbox, rounds: int, tell: Tell
+) -> None:
+    """Of 400 requests at once, a limit of 100 admits exactly 100."""
+    total = Count()
+    with contender.serve(
+        RATE_LIMIT_REQUESTS=str(LIMIT), RATE_LIMIT_WINDOW_SECONDS="600"
+    ) as service:
+        for number in range(rounds * 3):
+            sandbox.reset()
+            outcomes = storm(service, [Shot(f"key-of-caller{200 + number}")] * 400, at_once=64)
+            assert outcomes == Counter({"answered": LIMIT, "rate_limit_exceeded": 400 - LIMIT})
+            assert calls(sandbox) == LIMIT
+            total += Count(400, LIMIT, calls(sandbox))
+    tell(f"rate limit of {LIMIT}", contender.storage, total)
