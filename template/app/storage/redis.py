@@ -356,12 +356,11 @@ class Node:
             reply = await connection.read_response()
             step.is_open = False
             return reply
-        except ReadOnlyError:
-            # It was the master once; its name may lead to another one by now.
-            await connection.disconnect(nowait=True)
-            raise
         except RedisError as error:
             step.is_open = not _is_answer(error)
+            if _is_from_replica(error):
+                # It was the master once; its name may lead to another one by now.
+                await connection.disconnect(nowait=True)
             raise
         finally:
             await pool.release(connection)
@@ -400,6 +399,11 @@ def _is_answer(error: RedisError) -> bool:
     """Whether the server said no, and has thus done nothing: among others it was out of memory,
     loading its data, a replica, without a master, or without a place for the connection."""
     return isinstance(error, ResponseError) or error.status_code is not None
+
+
+def _is_from_replica(error: RedisError) -> bool:
+    # Before version 7 an error within a script is an error of the script, which quotes it.
+    return isinstance(error, ReadOnlyError) or "-READONLY " in str(error)
 
 
 def _decision(
