@@ -787,8 +787,8 @@ def cluster() -> Iterator[Cluster]:
         nodes = [stack.enter_context(redis.Redis.from_url(url)) for url in urls]
         for number, node in enumerate(nodes):
             first, end = SLOTS * number // 3, SLOTS * (number + 1) // 3
-            node.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
-            node.execute_command("CLUSTER", "MEET", "127.0.0.1", Server(urls[0]).port)
+            node.cluster("ADDSLOTS", *range(first, end))
+            node.cluster("MEET", "127.0.0.1", Server(urls[0]).port)
         eventually(lambda: all(node.cluster("INFO")["cluster_state"] == "ok" for node in nodes))
         eventually(lambda: all(len(node.cluster("NODES")) == 3 for node in nodes))
         yield Cluster(urls)
@@ -852,3 +852,73 @@ async def test_a_caller_has_one_cap_in_a_cluster(cluster: Cluster) -> None:
     assert refusals == {"caller_budget"}
     for store in stores:
         await store.close()
+
+
+@contextmanager
+def moved(cluster: Cluster, source: int, target: int) -> Iterator[None]:
+    """While the block lasts, another node owns the slot of `service`; its keys are dropped."""
+    nodes = cluster.nodes()
+    slot = nodes[0].cluster("KEYSLOT", "{service}:")
+    for number, other in ((target, source), (source, target)):
+        nodes[other].flushall()
+        new_owner = nodes[number].cluster("MYID").decode()
+        # The new owner first: an old one that owns nothing of it would be told otherwise.
+        for node in (nodes[number], nodes[other], nodes[3 - number - other]):
+            node.cluster("SETSLOT", slot, "NODE", new_owner)
+        if number == target:
+            try:
+                yield
+            finally:
+                eventually(lambda: all(n.cluster("INFO")["cluster_state"] == "ok" for n in nodes))
+    for node in nodes:
+        node.close()
+
+
+async def test_keys_that_move_are_followed(cluster: Cluster) -> None:
+    """When another node takes the keys over, the next step goes there, and fails nobody."""
+    source = owner(cluster)
+    store = cluster.store(source)
+    await store.open()
+    await store.admit(a_call(100))
+    with moved(cluster, source, (source + 1) % 3):
+        for number in range(101, 103):
+            assert isinstance(await store.admit(a_call(number, caller="grace")), Admitted)
+    assert isinstance(await store.admit(a_call(103, caller="alan")), Admitted)
+    await store.close()
+
+
+async def test_a_cluster_outlives_the_node_that_was_named(cluster: Cluster) -> None:
+    """Once the keys are elsewhere, a store does not need the node that its address leads to."""
+    source = owner(cluster)
+    store = cluster.store(source)
+    await store.open()
+    with moved(cluster, source, (source + 1) % 3):
+        await store.ping()
+        with Server(cluster.urls[source]).hung():
+            assert isinstance(await store.admit(a_call(200)), Admitted)
+    await store.close()
+
+
+async def test_another_node_is_asked_when_one_hangs(cluster: Cluster) -> None:
+    """A node that does not answer costs a step its time; the others know where the keys are, and
+    steps succeed as soon as they can be reached there."""
+    target = owner(cluster)
+    store = cluster.store(target)
+    await store.open()
+    with Server(cluster.urls[target]).hung():
+        for _ in range(2):
+            started = time.monotonic()
+            await failure(store.admit(a_call(300)))
+            assert time.monotonic() - started < 3
+    eventually(lambda: all(n.cluster("INFO")["cluster_state"] == "ok" for n in cluster.nodes()))
+    assert isinstance(await store.admit(a_call(301, caller="barbara")), Admitted)
+    await store.close()
+
+
+async def test_a_cluster_has_no_numbered_databases(cluster: Cluster) -> None:
+    """An address that names one is refused at the start, with the server's words."""
+    store = connected(urlsplit(cluster.urls[0])._replace(path="/3").geturl())
+    error = await failure(store.open())
+    assert not error.outcome_unknown
+    assert "SELECT is not allowed in cluster mode" in error.reason
+    await store.close()
