@@ -40,7 +40,7 @@ def test_it_answers_to_nobody_without_its_password() -> None:
     """Others on the machine cannot use it."""
     with (
         serve() as url,
-        redis.Redis(port=urlsplit(url).port or 0, retry=None) as stranger,
+        redis.Redis.from_url(f"redis://127.0.0.1:{urlsplit(url).port}", retry=None) as stranger,
         pytest.raises(redis.AuthenticationError),
     ):
         stranger.ping()
