@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -49,9 +49,6 @@ from .asking import (
 )
 
 pytestmark = pytest.mark.anyio
-
-T = TypeVar("T")
-Connect = Callable[[], Store]
 
 DAY_SECONDS = 86_400
 SLOTS = 16_384
@@ -302,14 +299,13 @@ async def test_the_day_book_is_sorted(store: Store) -> None:
     assert book.reserved == (("c", 10),)
 
 
-async def test_services_do_not_meet(redis_url: str) -> None:
+async def test_services_do_not_meet(server: Server) -> None:
     """Two services on one server share nothing, nor do two namespaces of one service."""
     once = RateLimit(1, 60)
-    name = f"service-{uuid.uuid4().hex}"
     services = [
-        RedisService(redis_url, name),
-        RedisService(redis_url, f"{name}-2"),
-        RedisService(f"{redis_url}?namespace=staging", name),
+        RedisService(server.url, "service"),
+        RedisService(server.url, "service-2"),
+        RedisService(f"{server.url}?namespace=staging", "service"),
     ]
     asked = request(rate=once, claim=claim(), reserve=reservation(5, cap=5))
     for service in services:
