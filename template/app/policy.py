@@ -23,6 +23,8 @@ PROVIDERS_RETRY_AFTER_SECONDS: Final = 5
 # The store
 STORE_TIMEOUT_SECONDS: Final = 2.0
 STORE_RETRY_AFTER_SECONDS: Final = 2
+STORE_CONNECTIONS: Final = 32
+"""Of one process to the store's server, where it has one; further steps wait their turn."""
 SETTLEMENT_BACKLOG: Final = 1_000
 """Settlements that wait in memory for the store to come back; the oldest gives way."""
 SETTLEMENT_RETRY_SECONDS: Final = 1.0

@@ -219,5 +219,6 @@ def _secrets(configuration: Configuration) -> list[str]:
     secrets += [
         provider.api_key.get_secret_value() for provider in configuration.providers.values()
     ]
+    secrets += configuration.store.secrets()
     optional = (settings.metrics_token, settings.alert_webhook_url)
     return secrets + [secret.get_secret_value() for secret in optional if secret is not None]

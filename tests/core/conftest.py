@@ -1,7 +1,8 @@
 """One tokenizer, one sandbox, the stores under test, and a guarded chat on each of them."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from hypothesis import settings
 
 from app.guardrails.context.token_count import TokenCounter
 from sandbox.server import Sandbox
+from sandbox.stores import redis
 
 from .assembly import Assembly, Providers, assembled, open_providers
-from .backends import Backend, memory_backend, sqlite_backend
+from .backends import Backend, memory_backend, redis_backend, sqlite_backend
 
-STORES = ("sqlite", "memory")
+STORES = ("sqlite", "redis", "memory")
 """The stores under test. One more is one more name here, and a fixture of this name."""
-SHARED_STORES = ("sqlite",)
+SHARED_STORES = ("sqlite", "redis")
 """Those that several processes may use at once."""
 
 OpenProviders = Callable[..., AbstractAsyncContextManager[Providers]]
@@ -59,6 +61,20 @@ def sqlite(tmp_path: Path) -> Backend:
 @pytest.fixture
 def memory() -> Backend:
     return memory_backend()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A server that all tests share; each has a service of its own on it."""
+    given = os.environ.get("TEST_REDIS_URL")
+    with nullcontext(given) if given else redis.serve() as url:
+        yield url
+
+
+@pytest.fixture(name="redis")
+def redis_service(redis_url: str) -> Iterator[Backend]:
+    with redis_backend(redis_url) as backend:
+        yield backend
 
 
 @pytest.fixture(params=STORES)

@@ -21,6 +21,10 @@ class StoreSettings(BaseSettings):
         """Values that only development may have: variable name to remedy."""
         return {}
 
+    def secrets(self) -> tuple[str, ...]:
+        """Values that must not be written anywhere."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
