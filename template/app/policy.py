@@ -25,9 +25,11 @@ STORE_TIMEOUT_SECONDS: Final = 2.0
 """Bound on one step of the store, with all its waits: for a connection, a lock, the answer."""
 STORE_OPEN_TIMEOUT_SECONDS: Final = 5.0
 """Bound on reaching the store at start and bringing its schema up to date."""
-STORE_CONNECTIONS: Final = 8
-"""Connections to a store's server, in one process; more steps wait within their limit."""
 STORE_RETRY_AFTER_SECONDS: Final = 2
+STORE_CONNECTIONS: Final = 32
+"""Of one process to the store's server, where it has one; further steps wait their turn."""
+STORE_DATABASE_CONNECTIONS: Final = 8
+"""The same where a connection is a process of the server's, which usually has room for 100."""
 SETTLEMENT_BACKLOG: Final = 1_000
 """Settlements that wait in memory for the store to come back; the oldest gives way."""
 SETTLEMENT_RETRY_SECONDS: Final = 1.0

@@ -1,13 +1,16 @@
 """The stores under test, and their books read past the port: what is charged, reserved, claimed."""
 
 import itertools
+import json
 import sqlite3
+import uuid
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
+import redis
 from psycopg import sql
 from pydantic import SecretStr
 
@@ -16,6 +19,8 @@ from app.storage.memory import EVERYONE, NEWCOMERS, MemorySettings, Operation
 from app.storage.memory import Store as MemoryStore
 from app.storage.postgres import PostgresSettings
 from app.storage.postgres import Store as PostgresStore
+from app.storage.redis import RedisSettings
+from app.storage.redis import Store as RedisStore
 from app.storage.sqlite import SQLiteSettings
 from app.storage.sqlite import Store as SQLiteStore
 
@@ -120,6 +125,55 @@ class PostgresSchema:
         )
 
 
+# One step, so that no other process's writes come between. Values stay strings: none is rounded.
+READ_ALL = """
+local found = {}
+for _, kind in ipairs({'operation', 'budget', 'spent', 'claim'}) do
+  local hashes = {}
+  for _, key in ipairs(redis.call('KEYS', ARGV[1] .. kind .. ':*')) do
+    hashes[#hashes + 1] = {key, redis.call('HGETALL', key)}
+  end
+  found[#found + 1] = hashes
+end
+return found
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisService:
+    """Makes stores of one service on a server that it may share; can be sent to another process."""
+
+    url: str
+    service: str
+
+    def __call__(self) -> Store:
+        return RedisStore(RedisSettings(redis_url=SecretStr(self.url)), self.service)
+
+    @property
+    def prefix(self) -> str:
+        return f"{{{self.service}}}:"
+
+    def keys(self, client: redis.Redis) -> list[bytes]:
+        return list(client.scan_iter(f"{self.prefix}*", count=1_000))
+
+    def books(self) -> Books:
+        with redis.Redis.from_url(self.url) as client:
+            found = client.eval(READ_ALL, 1, self.prefix, self.prefix)
+        operations, budgets, spent, claims = (list(_hashes(kind)) for kind in found)
+        reserved = [operation for _, operation in operations if "day" in operation]
+        return Books(
+            counter=_sums_of(budgets),
+            ledger=_add_up(
+                (o["day"], o["caller"], int(o["cost"]) if "cost" in o else None, int(o["reserved"]))
+                for o in reserved
+            ),
+            spent=_charges_in(spent),
+            open_operations=sum("cost" not in operation for operation in reserved),
+            running_claims=sum("done" not in claim for _, claim in claims),
+            charged_nano_usd=sum(int(operation.get("cost", 0)) for operation in reserved),
+        )
+
+
 class MemoryStores:
     """Makes stores that share nothing; the books are those of the latest."""
 
@@ -174,6 +228,16 @@ def postgres_backend(url: str) -> Iterator[Backend]:
         db.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(name))
 
 
+@contextmanager
+def redis_backend(url: str) -> Iterator[Backend]:
+    """A service of its own on the server, of which nothing is left in the end."""
+    service = RedisService(url, f"service-{uuid.uuid4().hex}")
+    yield Backend(service, service.books)
+    with redis.Redis.from_url(url) as client:
+        for key in service.keys(client):
+            client.unlink(key)
+
+
 def memory_backend() -> Backend:
     stores = MemoryStores()
     return Backend(stores, stores.books)
@@ -190,6 +254,38 @@ def _add_up(operations: Iterable[tuple[str, str, int | None, int]]) -> Sums:
                 reserved_sum + (reserved if cost is None else 0),
             )
     return sums
+
+
+Hashes = Iterable[tuple[str, Mapping[str, str]]]
+"""What each key's name ends with, and its fields."""
+
+
+def _hashes(found: Iterable[tuple[bytes, list[bytes]]]) -> Hashes:
+    for key, flat in found:
+        texts = [text.decode("utf-8", "replace") for text in flat]
+        yield key.decode().rpartition(":")[2], dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _sums_of(budgets: Hashes) -> Sums:
+    sums: dict[tuple[str, str], tuple[int, int]] = {}
+    for day, budget in budgets:
+        for name in budget:
+            caller = name.partition(" ")[2]
+            fields = (f"{kind} {caller}".rstrip() for kind in ("settled", "reserved"))
+            settled, held = (int(budget.get(field, 0)) for field in fields)
+            sums[day, caller] = (settled, held)
+    return sums
+
+
+def _charges_in(spent: Hashes) -> Mapping[tuple[str, str], int]:
+    charges: dict[tuple[str, str], int] = {}
+    for day, measures in spent:
+        for field, value in measures.items():
+            measure, _, what = field.partition(" ")
+            if measure == "cost":
+                key = day, json.loads(what)[0]
+                charges[key] = charges.get(key, 0) + int(value)
+    return charges
 
 
 def _without_zeros(sums: Sums) -> Sums:

@@ -1,7 +1,8 @@
 """One tokenizer, one sandbox, the stores under test, and a guarded chat on each of them."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ from hypothesis import settings
 
 from app.guardrails.context.token_count import TokenCounter
 from sandbox.server import Sandbox
-from sandbox.stores import postgres as postgres_place
+from sandbox.stores import postgres, redis
 
 from .assembly import Assembly, Providers, assembled, open_providers
-from .backends import Backend, memory_backend, postgres_backend, sqlite_backend
+from .backends import Backend, memory_backend, postgres_backend, redis_backend, sqlite_backend
 
-STORES = ("sqlite", "memory", "postgres")
+STORES = ("sqlite", "postgres", "redis", "memory")
 """The stores under test. One more is one more name here, and a fixture of this name."""
-SHARED_STORES = ("sqlite", "postgres")
+SHARED_STORES = ("sqlite", "postgres", "redis")
 """Those that several processes may use at once."""
 
 OpenProviders = Callable[..., AbstractAsyncContextManager[Providers]]
@@ -65,13 +66,27 @@ def memory() -> Backend:
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
     """A database that all tests of this process share."""
-    with postgres_place.run() as url:
+    with postgres.run() as url:
         yield url
 
 
-@pytest.fixture
-def postgres(database_url: str) -> Iterator[Backend]:
+@pytest.fixture(name="postgres")
+def postgres_service(database_url: str) -> Iterator[Backend]:
     with postgres_backend(database_url) as backend:
+        yield backend
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A server that all tests share; each has a service of its own on it."""
+    given = os.environ.get("TEST_REDIS_URL")
+    with nullcontext(given) if given else redis.serve() as url:
+        yield url
+
+
+@pytest.fixture(name="redis")
+def redis_service(redis_url: str) -> Iterator[Backend]:
+    with redis_backend(redis_url) as backend:
         yield backend
 
 

@@ -13,8 +13,8 @@ import signal
 import sqlite3
 import sys
 from base64 import b64decode
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from app import policy
 from app.errors import ServiceError
@@ -25,6 +25,8 @@ from app.storage.base import Store
 from .assembly import assembled, caller, open_providers
 from .conversations import text
 from .stepping import SteppedTasks
+
+T = TypeVar("T")
 
 QUESTION = ChatRequest((text("user", "What is a guardrail?"),))
 LONG = ChatRequest(
@@ -41,17 +43,25 @@ def die() -> None:
 
 
 class DyingTasks(SteppedTasks):
-    """Dies at the await of that number."""
+    """Dies at the await of that number. A task's beginning counts as one: a store may have sent its
+    first step when the task awaits for the first time."""
 
     def __init__(self, at: int) -> None:
         super().__init__()
         self._left = at
 
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        self._come_by()
+        return super().start(work)
+
     def at_await(self, task: asyncio.Task[Any], awaited: Any) -> Any:
+        self._come_by()
+        return awaited
+
+    def _come_by(self) -> None:
         self._left -= 1
         if self._left == 0:
             die()
-        return awaited
 
 
 def die_at_statement(db: sqlite3.Connection, number: int) -> None:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.addresses import is_loopback
 from app.guardrails.environment.values import (
     check_http_url,
-    is_loopback,
     is_placeholder,
     production_problem,
 )

@@ -37,6 +37,8 @@ from ..core.stores.storming import Storm, storm
 from ..rendering import free_port
 from .conftest import required, until
 
+pytestmark = pytest.mark.promise("R7")
+
 SESSIONS = 3
 """That the pooler has to the server: fewer than there are processes that use it."""
 TODAY = "2100-01-01"

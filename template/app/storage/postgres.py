@@ -7,7 +7,6 @@ are the connections, the migrations, and the translation of what the driver says
 
 import asyncio
 import hashlib
-import ipaddress
 import logging
 import re
 import select
@@ -24,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, Field, SecretStr
 
 from .. import policy
+from ..addresses import is_loopback
 from ..errors import StoreUnavailable
 from ..messages import Charge
 from .base import (
@@ -80,7 +80,8 @@ class PostgresSettings(StoreSettings):
     def production_problems(self) -> dict[str, str]:
         given = conninfo_to_dict(self.database_url.get_secret_value())
         hosts = f"{given.get('host') or ''},{given.get('hostaddr') or ''}".strip(",").split(",")
-        if any(_is_this_machine(host) for host in hosts):
+        # None is this machine's too; a socket's path may be that of a cloud's proxy.
+        if any(not host or is_loopback(host) for host in hosts):
             return {"DATABASE_URL": "must name the host of the database in production"}
         return {}
 
@@ -89,17 +90,6 @@ class PostgresSettings(StoreSettings):
         given = conninfo_to_dict(url)
         passwords = (given.get("password"), given.get("sslpassword"))
         return url, *(str(password) for password in passwords if password)
-
-
-def _is_this_machine(host: str) -> bool:
-    """Whether a host is loopback, or left out. A socket's path may be that of a cloud's proxy."""
-    if not host or host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
 
 
 @dataclass(slots=True)
@@ -124,7 +114,7 @@ class Store:
         self._migrations = _read_migrations()
         functions = self._sql["functions"]
         self._installed = (len(self._migrations), hashlib.sha256(functions).hexdigest())
-        self._places = asyncio.Semaphore(policy.STORE_CONNECTIONS)
+        self._places = asyncio.Semaphore(policy.STORE_DATABASE_CONNECTIONS)
         self._idle: list[Connection] = []
         self._under_way: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.Task[None] | None = None

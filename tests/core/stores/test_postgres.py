@@ -50,7 +50,7 @@ from .asking import (
 from .conftest import PROCESSES, Processes
 from .storming import Storm, storm
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.promise("R7", "A9")]
 
 DAY_SECONDS = 86_400
 SOON = 3.0
@@ -558,10 +558,8 @@ async def test_a_server_that_hangs_is_given_up(
                 *(unavailable(store.admit(one, now=NOON)) for one in more)
             )
             unknown = [failure.outcome_unknown for failure in failures]
-            assert (
-                sorted(unknown)
-                == [False] * (30 - policy.STORE_CONNECTIONS) + [True] * policy.STORE_CONNECTIONS
-            )
+            sent = policy.STORE_DATABASE_CONNECTIONS
+            assert sorted(unknown) == [False] * (30 - sent) + [True] * sent
             assert {failure.reason for failure in failures} == {
                 "no answer in 0.5 s",
                 "no connection in 0.5 s",
@@ -628,7 +626,7 @@ async def test_who_is_cancelled_leaves_no_trace(backend: Backend, db: psycopg.Co
         books = backend.books()
         assert books.balanced
         assert (books.open_operations, books.charged_nano_usd) == (0, 0)
-        assert 0 < len(connections_of(store)) <= policy.STORE_CONNECTIONS
+        assert 0 < len(connections_of(store)) <= policy.STORE_DATABASE_CONNECTIONS
         busy = db.execute(
             "SELECT FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid()"
             " AND datname = current_database()"

@@ -2,9 +2,10 @@
 are parsed, not searched. No message repeats a value.
 """
 
-import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit
+
+from ...addresses import is_loopback
 
 _PLACEHOLDER = re.compile(
     r"""
@@ -42,16 +43,6 @@ def production_problem(url: str, *, http_allowed: bool = False) -> str | None:
     if not http_allowed and is_loopback(parts.hostname or ""):
         return "points at this machine; in production it must name the real host"
     return None
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
 
 
 def _parse(url: str) -> SplitResult:
