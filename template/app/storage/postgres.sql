@@ -46,7 +46,8 @@ ON CONFLICT (key) DO UPDATE SET content = excluded.content, expires_at = exclude
 SELECT {schema}.sweep(%(now)s, %(ledger_days)s, %(batch)s)
 
 -- name: ping
-SELECT 1 FROM {schema}.budget LIMIT 1
+-- Of no row, but asked as one who may write it: a server that is only read any more is no use.
+SELECT 1 FROM {schema}.budget WHERE day = '' FOR KEY SHARE
 
 -- name: find_installed
 SELECT version, functions FROM {schema}.installed
