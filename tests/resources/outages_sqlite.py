@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..service.serving import Service
@@ -30,7 +30,7 @@ def prepare() -> None:
 
 
 @contextmanager
-def locked(service: Service) -> Iterator[None]:
+def locked(service: Service, _: ExitStack) -> Iterator[None]:
     """Another process holds the file's lock."""
     command = [sys.executable, "-c", HOLD_THE_LOCK, service.environment["SQLITE_PATH"]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -44,11 +44,11 @@ def locked(service: Service) -> Iterator[None]:
 
 
 @contextmanager
-def read_only(service: Service) -> Iterator[None]:
+def read_only(service: Service, stack: ExitStack) -> Iterator[None]:
     """The file is opened anew after a while of being locked, and may only be read by then."""
     path = Path(service.environment["SQLITE_PATH"])
     files = [path, *path.parent.glob(f"{path.name}-*")]
-    with locked(service):
+    with locked(service, stack):
         _ask_for_nothing(service)
         for file in files:
             file.chmod(0o444)
@@ -63,7 +63,7 @@ def read_only(service: Service) -> Iterator[None]:
 
 
 @contextmanager
-def full(service: Service) -> Iterator[None]:
+def full(service: Service, _: ExitStack) -> Iterator[None]:
     """No file may grow any more."""
     process = service.process.pid
     soft, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
