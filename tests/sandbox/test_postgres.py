@@ -1,6 +1,7 @@
 """The sandbox's PostgreSQL: a server that goes with its owner, or a database on another one."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import time
 from sandbox.stores.postgres import temporary_server
 
 with temporary_server() as server:
-    print(server.pid, flush=True)
+    print(server.pid, server._folder, flush=True)
     time.sleep(60)
 """
 
@@ -81,10 +82,12 @@ def test_a_server_does_not_outlive_whoever_started_it(number: signal.Signals) ->
     )
     with process:
         assert process.stdout is not None
-        pid = int(process.stdout.readline())
-        assert is_running(pid)
+        first, folder = process.stdout.readline().decode().split()
+        assert is_running(int(first))
         process.send_signal(number)
-    eventually(lambda: not is_running(pid))
+    eventually(lambda: not is_running(int(first)))
+    # Whoever is killed leaves its files.
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_it_finds_its_place_where_only_root_may_look(
