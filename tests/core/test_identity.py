@@ -1,6 +1,8 @@
 """Who is calling cannot be invented: not by a header, not by one host's many addresses."""
 
+import hmac
 import ipaddress
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -161,3 +163,28 @@ def test_metrics_without_a_token_are_hidden_in_production() -> None:
     with pytest.raises(NotFound):
         identity(metrics_open=False).check_metrics({})
     identity(metrics_open=True).check_metrics({})
+
+
+def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests of one length, all of them, whichever fits: the time tells nothing about the keys."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    keys = [("ada", "short"), ("grace", "a" * 200), ("alan", "another")]
+    identity = Identity(
+        keys,
+        anonymous_allowed=False,
+        trusted_proxies=(),
+        metrics_token=None,
+        metrics_open=False,
+    )
+    for key in ("short", "another", "no such key", ""):
+        compared.clear()
+        with suppress(Unauthenticated):
+            identity.identify({"authorization": f"Bearer {key}"}, None)
+        assert len(compared) == (len(keys) if key else 0)
+        assert {len(digest) for pair in compared for digest in pair} <= {32}

@@ -55,7 +55,7 @@ class Service:
 
     @property
     def books(self) -> Books:
-        return SQLiteFile(self.store).books()
+        return SQLiteFile(Path(self.environment["SQLITE_PATH"])).books()
 
     def account(self, key: str) -> tuple[int, int]:
         """What the key's caller has spent and what is reserved for it, in nano-dollars."""

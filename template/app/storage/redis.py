@@ -242,8 +242,8 @@ class Store:
         await self._node.ask("SET", self._key("summary", key), value, "PX", milliseconds)
 
     async def ping(self) -> None:
-        # Not PING, which in a cluster says nothing of the node that has the keys.
-        await self._node.ask("EXISTS", self._prefix)
+        # Not PING, which says nothing of whether the node that has the keys takes a step.
+        await self._node.ask("SET", self._key("ping"), "", "EX", 60)
 
     async def close(self) -> None:
         await self._node.close()

@@ -155,7 +155,7 @@ async def test_every_key_expires(
     await live_a_little(store, moment)
     keys = service.keys(client)
     kinds = {key.decode().split(":")[1] for key in keys}
-    assert kinds == {"rate", "claim", "operation", "budget", "spent", "summary"}
+    assert kinds == {"rate", "claim", "operation", "budget", "spent", "summary", "ping"}
     for key in keys:
         assert 0 < client.ttl(key) <= policy.LEDGER_DAYS * DAY_SECONDS, key
 

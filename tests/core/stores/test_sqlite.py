@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from app import policy
 from app.errors import StoreUnavailable
-from app.storage.base import Store
+from app.storage.base import RateLimit, Store
 
 from ..backends import SQLiteFile
 from .asking import NOON, admitted, request, reservation
@@ -68,4 +69,32 @@ async def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     store = SQLiteFile(tmp_path / "file" / "store.db")()
     with pytest.raises(StoreUnavailable):
         await store.open()
+    await store.close()
+
+
+async def test_who_is_gone_leaves_the_file_with_its_window(tmp_path: Path) -> None:
+    """Callers who come once and never again are forgotten when their window is over, also where no
+    model is called; nothing is left of them but what the last window holds."""
+    path = tmp_path / "store.db"
+    store = await opened(path)
+    rate = RateLimit(5, 60.0)
+    for second in range(600):
+        await admitted(store, request(f"address:{second}", rate=rate), now=NOON + second)
+    with closing(sqlite3.connect(path)) as db:
+        for table in ("rate_count", "rate_event"):
+            ((kept,),) = db.execute(f"SELECT count(*) FROM {table}").fetchall()
+            assert kept <= 60 + policy.SWEEP_EVERY_STEPS, table
+    await store.close()
+
+
+async def test_a_file_of_a_newer_service_is_refused(tmp_path: Path) -> None:
+    """Rather than to misread it, the service does not start, and says both numbers."""
+    path = tmp_path / "store.db"
+    await (await opened(path)).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    store = SQLiteFile(path)()
+    with pytest.raises(StoreUnavailable) as failure:
+        await store.open()
+    assert "schema 99" in failure.value.reason and "knows 1" in failure.value.reason
     await store.close()
