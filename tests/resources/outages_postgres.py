@@ -2,45 +2,64 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
+
+from sandbox.stores.postgres import Server, temporary_server
 
 from ..service.serving import Service
 
 VARIABLE = "DATABASE_URL"
 
+_servers: dict[str, Server] = {}
+
 
 @contextmanager
-def hung(service: Service) -> Iterator[None]:
+def place() -> Iterator[dict[str, str]]:
+    """A server of which more is known than its address."""
+    with temporary_server() as server:
+        _servers[server.url] = server
+        yield {VARIABLE: server.url}
+
+
+@contextmanager
+def dead(service: Service, _: ExitStack) -> Iterator[None]:
+    """The server is killed with all its processes, and started again on what it had written."""
+    server = _servers[service.environment[VARIABLE]]
+    for pid in _processes(server):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+@contextmanager
+def hung(service: Service, _: ExitStack) -> Iterator[None]:
     """All of the server's processes stand still; its port goes on accepting."""
-    with psycopg.connect(service.environment[VARIABLE], autocommit=True) as db:
-        query = "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)::integer"
-        ((first,),) = db.execute(query).fetchall()
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(first)], capture_output=True, text=True, check=True
-    ).stdout
-    pids = [first, *map(int, children.split())]
+    pids = _processes(_servers[service.environment[VARIABLE]])
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
-def closed(service: Service) -> Iterator[None]:
+def closed(service: Service, _: ExitStack) -> Iterator[None]:
     """The database throws everybody out and lets nobody in."""
     with psycopg.connect(_beside(service), autocommit=True) as db:
         db.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
-        db.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'postgres'"
-        )
+        _throw_out(db)
         try:
             yield
         finally:
@@ -48,7 +67,29 @@ def closed(service: Service) -> Iterator[None]:
 
 
 @contextmanager
-def read_only(service: Service) -> Iterator[None]:
+def out_of_connections(service: Service, stack: ExitStack) -> Iterator[None]:
+    """All connections are lost, and others have taken their places."""
+    with ExitStack() as others:
+        watching = others.enter_context(psycopg.connect(_beside(service), autocommit=True))
+        for _ in range(3):
+            # The service may be quicker than the rest of them.
+            _throw_out(watching)
+            with suppress(psycopg.OperationalError):
+                while True:
+                    others.enter_context(psycopg.connect(_beside(service)))
+        yield
+
+
+@contextmanager
+def slow(service: Service, _: ExitStack) -> Iterator[None]:
+    """Somebody else holds a lock on all that a step needs, for longer than anybody waits."""
+    with psycopg.connect(service.environment[VARIABLE]) as db:
+        db.execute('LOCK TABLE "resources".rate_count, "resources".budget IN ACCESS EXCLUSIVE MODE')
+        yield
+
+
+@contextmanager
+def read_only(service: Service, _: ExitStack) -> Iterator[None]:
     """The server takes no more writes, as one that another has been promoted over."""
     with psycopg.connect(_beside(service), autocommit=True) as db:
         db.execute("SET default_transaction_read_only = off")
@@ -61,9 +102,40 @@ def read_only(service: Service) -> Iterator[None]:
             db.execute("SELECT pg_reload_conf()")
 
 
+def lose_all(service: Service) -> None:
+    """As when a backup from before the service was restored."""
+    with psycopg.connect(service.environment[VARIABLE], autocommit=True) as db:
+        db.execute('DROP SCHEMA "resources" CASCADE')
+
+
+def _throw_out(db: psycopg.Connection) -> None:
+    db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'postgres'")
+
+
 def _beside(service: Service) -> str:
     """Another database of the same server."""
     return urlsplit(service.environment[VARIABLE])._replace(path="/template1").geturl()
 
 
-OUTAGES = {"hung": hung, "closed": closed, "read-only": read_only}
+def _processes(server: Server) -> list[int]:
+    """The server's first process, and those that it has started."""
+    first = server.pid
+    assert first is not None
+    children = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            pid, _, rest = status.read_text(encoding="utf-8", errors="replace").partition(" ")
+            if int(rest.rpartition(")")[2].split()[1]) == first:
+                children.append(int(pid))
+    return [first, *children]
+
+
+OUTAGES = {
+    "dead": dead,
+    "hung": hung,
+    "closed": closed,
+    "out of connections": out_of_connections,
+    "slow": slow,
+    "read-only": read_only,
+}
+LOSSES = {"schema": lose_all}

@@ -114,3 +114,18 @@ OUTAGES = {
 }
 LOSES_DATA = (dead,)
 """Nothing is kept on disk here."""
+
+
+def lose_all(service: Service) -> None:
+    """As when a server without persistence was restarted."""
+    with _client(service) as client:
+        client.flushall()
+
+
+def lose_scripts(service: Service) -> None:
+    """As when a replica that has never run them takes over."""
+    with _client(service) as client:
+        client.script_flush()
+
+
+LOSSES = {"data": lose_all, "scripts": lose_scripts}

@@ -32,18 +32,24 @@ def _module(storage: str) -> object:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    argument, named = (
+        ("begin", "OUTAGES") if "begin" in metafunc.fixturenames else ("lose", "LOSSES")
+    )
     shapes = [
-        pytest.param(storage, begin, id=f"{storage}-{shape.replace(' ', '-')}")
+        pytest.param(storage, shape, id=f"{storage}-{name.replace(' ', '-')}")
         for storage in SHARED_STORES
-        for shape, begin in _module(storage).OUTAGES.items()  # type: ignore[attr-defined]
+        for name, shape in getattr(_module(storage), named, {}).items()
     ]
-    metafunc.parametrize(("storage", "begin"), shapes)
+    metafunc.parametrize(("storage", argument), shapes)
 
 
 def _contender(contenders: Callable[[str], Contender], storage: str) -> Contender:
-    contender = contenders(storage)
-    prepare = getattr(_module(storage), "prepare", None)
-    return replace(contender, project=replace(contender.project, prepare=prepare))
+    contender, module = contenders(storage), _module(storage)
+    return replace(
+        contender,
+        project=replace(contender.project, prepare=getattr(module, "prepare", None)),
+        new_place=getattr(module, "place", contender.new_place),
+    )
 
 
 def _transitions(service: Service) -> list[str]:
@@ -130,6 +136,30 @@ def test_a_call_under_way_is_answered_and_settled(
             assert repeat.json()["choices"] == reply.json()["choices"]
             assert calls(sandbox) == 1
         assert contender.settled_money(service).settled == cost > 0
+
+
+@pytest.mark.promise("A9")
+def test_what_the_store_has_lost_is_made_again(
+    contenders: Callable[[str], Contender],
+    sandbox: Sandbox,
+    key: str,
+    storage: str,
+    lose: Callable[[Service], None],
+) -> None:
+    """Without its data, its scripts or its tables the store goes on from nothing: no request is
+    refused for it, and no restart is needed; a call under way meanwhile is answered."""
+    contender = _contender(contenders, storage)
+    with contender.serve(WORKERS="1") as service, ThreadPoolExecutor(1) as pool:
+        assert _ask(service, key).status_code == 200
+        sandbox.script("openai", [Fault(delay_seconds=0.5)])
+        under_way = pool.submit(_ask, service, key)
+        eventually(lambda: calls(sandbox) == 2)
+        lose(service)
+        assert under_way.result().status_code == 200
+        replies = [_ask(service, key, number) for number in range(3)]
+        assert [reply.status_code for reply in replies] == [200] * 3
+        assert _transitions(service) == []
+        contender.settled_money(service)
 
 
 def _replay(client: httpx.Client) -> httpx.Response | None:
