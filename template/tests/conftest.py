@@ -135,7 +135,7 @@ def environment(
 
 @pytest.fixture(scope="session")
 def _service(environment: dict[str, str]) -> Iterator[Service]:
-    with running(environment) as service:
+    with running(environment, forked=False) as service:
         yield service
 
 

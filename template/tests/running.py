@@ -1,4 +1,7 @@
-"""Runs the service as its owner does, `python -m app`, and reads what it answers and logs."""
+"""Runs the service and reads what it answers and logs.
+
+`start` does it as its owner does, `python -m app`; `running` forks it where that can be done.
+"""
 
 import json
 import os
@@ -11,15 +14,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import httpx
+
+from tests.forks import CAN_FORK, fork
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "tests"
+"""Where services run. Not in the project's own folder: a `.env` there would be read."""
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+
+
+class Process(Protocol):
+    """A process that was started, in whatever way."""
+
+    def poll(self) -> int | None: ...
+
+    def terminate(self) -> None: ...
+
+    def wait(self, timeout: float) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +45,7 @@ class Service:
 
     url: str
     log: Path
-    process: subprocess.Popen[bytes]
+    process: Process
 
     def client(self, key: str | None, **headers: str) -> httpx.Client:
         """A client that authenticates with `key`."""
@@ -61,13 +78,21 @@ class Service:
 
 
 @contextmanager
-def running(environment: Mapping[str, str], module: str = "app") -> Iterator[Service]:
+def running(
+    environment: Mapping[str, str], module: str = "app", *, forked: bool = CAN_FORK
+) -> Iterator[Service]:
     """The service under exactly these variables, up until the block ends."""
     port = free_port()
+    variables = {"PORT": str(port), **environment}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "service.log"
-        with log.open("wb") as output:
-            process = start({"PORT": str(port), **environment}, output, module=module)
+        log.touch()
+        process: Process
+        if forked:
+            process = fork(_variables(variables), FOLDER, log, module)
+        else:
+            with log.open("wb") as output:
+                process = start(variables, output, module=module)
         service = Service(f"http://127.0.0.1:{port}", log, process)
         try:
             _wait_until_ready(service)
@@ -81,15 +106,18 @@ def start(
     environment: Mapping[str, str], output: IO[bytes] | int, *arguments: str, module: str = "app"
 ) -> subprocess.Popen[bytes]:
     """Starts `python -m app` with these variables and nothing else of the caller's own."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
-        # Not the project's own folder: a `.env` there would be read.
-        cwd=ROOT / "tests",
-        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+        cwd=FOLDER,
+        env=_variables(environment),
         stdout=output,
         stderr=subprocess.STDOUT,
     )
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return {**inherited, "PYTHONPATH": str(ROOT), **environment}
 
 
 def free_port() -> int:

@@ -9,6 +9,7 @@ import math
 from binascii import a2b_base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from itertools import chain
 from typing import Final, Self
@@ -73,16 +74,22 @@ class Tokenizer:
         return text + size.overhead_tokens + size.images * self.image_tokens
 
 
+@cache
+def _load_encoding() -> tiktoken.Encoding:
+    """Takes a quarter of a second and 85 MB, once a process."""
+    file = resources.files(__package__).joinpath("encodings", "o200k_base.tiktoken")
+    words = file.read_bytes().split()
+    ranks = dict(zip(map(a2b_base64, words[::2]), map(int, words[1::2]), strict=True))
+    return tiktoken.Encoding(
+        "o200k_base", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=_SPECIAL_TOKENS
+    )
+
+
 class TokenCounter:
-    """Counts text, messages and tools. Loading takes a quarter of a second and 85 MB."""
+    """Counts text, messages and tools."""
 
     def __init__(self) -> None:
-        file = resources.files(__package__).joinpath("encodings", "o200k_base.tiktoken")
-        words = file.read_bytes().split()
-        ranks = dict(zip(map(a2b_base64, words[::2]), map(int, words[1::2]), strict=True))
-        self._encoding = tiktoken.Encoding(
-            "o200k_base", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=_SPECIAL_TOKENS
-        )
+        self._encoding = _load_encoding()
 
     def text(self, text: str) -> int:
         """Tokens of `text`; what looks like a special token is text.
