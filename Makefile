@@ -20,6 +20,9 @@ ifneq ($(PYTHON),)
 export UV_PYTHON_DOWNLOADS ?= never
 endif
 
+# Half of the time a test waits: for a timeout to pass, a provider to be slow, a process to start.
+PROCESSES ?= $(shell expr 2 \* "$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)")
+
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-17s %s\n", $$1, $$2 }'
 
@@ -27,7 +30,7 @@ demo: environment ## Render a default service, fire each guardrail at it, print 
 	$(UV) run python -m tests.demo
 
 test: environment ## The whole suite, in parallel
-	$(UV) run pytest --numprocesses auto --dist loadgroup
+	$(UV) run pytest --numprocesses $(PROCESSES) --dist loadgroup
 
 stress: environment ## The races for money, keys and places, ten times as long (ROUNDS=10)
 	$(UV) run pytest --rounds $(or $(ROUNDS),10) tests/resources/test_races.py
@@ -36,7 +39,7 @@ test-system: environment ## What needs Debian's packages, which .ci/run installs
 	$(UV) run pytest --numprocesses auto tests/system
 
 check: lint ## The quick tier: what reads the code, and as few combinations as have each choice once
-	$(UV) run pytest --numprocesses auto --quick tests/matrix/test_combinations.py
+	$(UV) run pytest --numprocesses $(PROCESSES) --quick tests/matrix/test_combinations.py
 
 lint: environment ## Formatter, linter and type checkers, without changing a file
 	$(UV) run ruff format --check
