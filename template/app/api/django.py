@@ -206,11 +206,11 @@ def _add_documentation(api: NinjaAPI) -> None:
                 operation["responses"]["default"] = problem_response()
         return complete_document(document)
 
-    @api.get("/openapi.json", include_in_schema=False)
+    @api.api_operation(["GET", "HEAD"], "/openapi.json", include_in_schema=False)
     async def document(request: Request) -> dict[str, Any]:
         return describe()
 
-    @api.get("/docs", include_in_schema=False)
+    @api.api_operation(["GET", "HEAD"], "/docs", include_in_schema=False)
     async def page(request: Request) -> HttpResponse:
         return _Docs().render_page(request, api)
 
@@ -248,9 +248,7 @@ class _Handler(ASGIHandler):
 
     def _request(self, scope: dict[str, Any]) -> Request:
         caller: Caller = scope[CALLER_KEY]
-        # Django refuses a query that is no UTF-8.
-        query = scope["query_string"].decode("utf-8", "replace")
-        request = Request({**scope, "query_string": query}, BytesIO(caller.body))
+        request = Request(scope, BytesIO(caller.body))
         request.caller = caller
         request.chat = self._chat
         request.urlconf = self._url_patterns  # type: ignore[assignment]  # not only a module's name
