@@ -37,7 +37,7 @@ from .problems import framework_error
 
 if not settings.configured:
     settings.configure(
-        # All of these are the Gateway's: the log, the host, the size of a body.
+        # The log, the hosts and the size of a request are the Gateway's affair.
         LOGGING_CONFIG=None,
         ALLOWED_HOSTS=["*"],
         DATA_UPLOAD_MAX_MEMORY_SIZE=None,
@@ -222,7 +222,7 @@ class _Handler(ASGIHandler):
     """Django's, without what the Gateway does already, and without the threads that Django starts
     at every request to write a log line, close the response and send signals.
 
-    There is no middleware and no signal: a database would need `request_started` and its like.
+    Middleware does not run, and no signal reaches a thread in which Django would use a database.
     """
 
     def __init__(
