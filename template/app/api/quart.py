@@ -1,17 +1,20 @@
 """Quart: routes and the OpenAPI document. What the routes do stands in `Endpoints`."""
 
+import asyncio
 import re
 from http import HTTPStatus
 from typing import Any, Final, NoReturn, cast
 
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from pydantic import ValidationError
 from quart import Blueprint, Quart, Request, Response, abort, current_app, request
+from quart.asgi import ASGIHTTPConnection
 from quart.routing import QuartMap, QuartRule
 from quart.typing import ResponseReturnValue
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_schema import Info, OpenAPIProvider, QuartSchema, RequestSchemaValidationError, hide
 from quart_schema.validation import QuerystringValidationError, RequestHeadersValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, default_exceptions
 from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule
 
 from ..caller import Caller
@@ -68,8 +71,8 @@ def create_api(endpoints: Endpoints, routes: Blueprint, *, title: str, docs: boo
         openapi_provider_class=_Document,
     )
     _add_routes(api, endpoints)
-    api.register_blueprint(routes)
     api.before_request(_require_exact_path)
+    api.register_blueprint(routes)
     _add_error_handlers(api, endpoints)
     templates = [_template(rule, api.url_map) for rule in api.url_map.iter_rules()]
     return Api(cast(ASGIApp, api), templates)
@@ -133,11 +136,9 @@ def _add_error_handlers(api: Quart, endpoints: Endpoints) -> None:
     async def http_exception(error: HTTPException) -> ResponseReturnValue:
         if error.response is not None:
             return error.get_response()
-        status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-        own_words = error.description != type(error).description
-        detail = error.description if own_words and error.description else error.name
         headers = {k: v for k, v in error.get_headers() if k.lower() != "content-type"}
-        return problem(framework_error(status, detail, headers, request.method))
+        status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+        return problem(framework_error(status, _detail(error), headers, request.method))
 
 
 def _place(error: RequestSchemaValidationError) -> str:
@@ -148,6 +149,13 @@ def _place(error: RequestSchemaValidationError) -> str:
             return "header"
         case _:
             return "body"
+
+
+def _detail(error: HTTPException) -> str:
+    """The owner's words; of those that come with the status, its name."""
+    standard = default_exceptions.get(error.code or 0, HTTPException).description
+    own = error.description if error.description != standard else None
+    return own or error.name
 
 
 async def _require_exact_path() -> None:
@@ -166,15 +174,14 @@ def _response(answer: Answer) -> Response:
     return Response(answer.body, answer.status, answer.headers)
 
 
-# Where Quart's own classes do what elsewhere is not done
+# Quart's classes, without what they do in a way of their own
 
 
 class _Map(QuartMap):
     def bind_to_request(
         self, request: BaseRequestWebsocket, subdomain: str | None, server_name: str | None
     ) -> MapAdapter:
-        """Routes do not depend on the `Host` and the query; of those that it cannot read, Quart
-        makes a crash."""
+        """Routes depend on neither `Host` nor query; Quart crashes where it cannot read them."""
         try:
             return super().bind_to_request(request, subdomain, server_name)
         except (HTTPException, UnicodeError):
@@ -190,7 +197,34 @@ class _Rule(QuartRule):
             self.methods &= set(options["methods"])
 
 
+class _Connection(ASGIHTTPConnection):
+    """Cancels the view with its request, which Quart leaves running."""
+
+    _handler: asyncio.Task[None] | None = None
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        try:
+            await super().__call__(receive, send)
+        except asyncio.CancelledError:
+            if self._handler is not None:
+                self._handler.cancel()
+                await asyncio.gather(self._handler, return_exceptions=True)
+            raise
+
+    async def handle_request(self, request: Request, send: ASGISendCallable) -> None:
+        self._handler = asyncio.current_task()
+        try:
+            await super().handle_request(request, send)
+        except asyncio.CancelledError as error:
+            if self._handler is None or self._handler.cancelling():
+                raise
+            # Quart would end without an answer, as if the caller had left.
+            raise RuntimeError("The view awaited something that was cancelled.") from error
+
+
 class _Request(Request):
+    """Whatever cannot be parsed is the caller's fault."""
+
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         try:
             return await super().get_json(force, silent, cache)
@@ -204,12 +238,15 @@ class _Request(Request):
 
 
 class _App(Quart):
+    asgi_http_class = _Connection
     request_class = _Request
     url_map_class = _Map
     url_rule_class = _Rule
 
 
 class _Document(OpenAPIProvider):
+    """Adds errors, answers without a schema, and that a body is needed."""
+
     def schema(self) -> dict[str, Any]:
         document: dict[str, Any] = super().schema()
         for path in document["paths"].values():
