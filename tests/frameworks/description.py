@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,5 +74,10 @@ def _schema(schema: Any, schemas: Mapping[str, Any], inside: tuple[str, ...] = (
     if "items" in schema:
         found["items"] = _schema(schema["items"], schemas, inside)
     if variants := schema.get("anyOf") or schema.get("oneOf"):
-        found["variants"] = sorted((_schema(item, schemas, inside) for item in variants), key=repr)
+        found["variants"] = sorted((_schema(item, schemas, inside) for item in variants), key=_text)
     return found
+
+
+def _text(schema: Any) -> str:
+    """Members have no order in JSON; some frameworks sort them."""
+    return json.dumps(schema, sort_keys=True)
