@@ -274,6 +274,19 @@ def test_wrong_key(sandbox: Sandbox, http: httpx.Client) -> None:
     assert http.post(url, json=body, headers={"x-goog-api-key": key}).status_code == 200
 
 
+@pytest.mark.parametrize("version", ["v1", "v1beta"])
+def test_both_versions_of_the_api_answer(
+    sandbox: Sandbox, http: httpx.Client, version: str
+) -> None:
+    """The SDK takes the one, the documentation's examples the other."""
+    response = http.post(
+        f"{sandbox.url}/gemini/{version}/models/{MODEL}:generateContent",
+        json={"contents": [USER]},
+        headers={"x-goog-api-key": sandbox.environment()["GEMINI_API_KEY"]},
+    )
+    assert response.status_code == 200
+
+
 USER = {"role": "user", "parts": [{"text": "Hi"}]}
 CALL = {"functionCall": {"id": "a", "name": "f", "args": {}}, "thoughtSignature": "AAAA"}
 RESULT = {"functionResponse": {"id": "a", "name": "f", "response": {"output": "x"}}}

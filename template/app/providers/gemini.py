@@ -161,7 +161,7 @@ class Gemini:
     input_token_factor: ClassVar[float] = 2.0
     """100 tokens are 60 to 80 English words (https://ai.google.dev/gemini-api/docs/tokens), of
     which o200k makes 80 to 107: at most 1.25. Figures cost more, a token for each digit where
-    o200k takes three together."""
+    o200k takes three together; a text of nothing else goes beyond the bound."""
 
     def __init__(self, settings: GeminiSettings, *, now: Clock = time.time) -> None:
         self._settings = settings
