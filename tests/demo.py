@@ -562,9 +562,10 @@ def told_attempts(attempts: list[dict[str, Any]]) -> str:
 
 def messages_of(body: dict[str, Any]) -> Iterator[str]:
     """A line for each message, in whichever vendor's format, long ones cut."""
-    messages = [{"role": "system", "content": body["system"]}] if "system" in body else []
-    for message in [*messages, *body["messages"]]:
-        parts = message["content"]
+    system = body.get("system", body.get("systemInstruction", {}).get("parts"))
+    messages = [{"role": "system", "content": system}] if system else []
+    for message in [*messages, *body.get("messages", body.get("contents", ()))]:
+        parts = message.get("content", message.get("parts"))
         text = parts if isinstance(parts, str) else " ".join(part["text"] for part in parts)
         line = " ".join(f"{message['role']}: {text}".split())
         yield line if len(line) <= 90 else f"{line[:60]} ... {line[-26:]}"

@@ -25,11 +25,15 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A model's wish to call a tool; `arguments` is the JSON text exactly as the model wrote it."""
+    """A model's wish to call a tool; `arguments` is the JSON text exactly as the model wrote it.
+
+    `signature` is the vendor's own note on the call, which it wants to see again with it.
+    """
 
     id: str
     name: str
     arguments: str
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +152,13 @@ class ChatReply:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A piece of the tool call number `index`; `id` and `name` come with its first piece."""
+    """A piece of the tool call number `index`; `id`, `name` and `signature` come with its first."""
 
     index: int
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +204,7 @@ class ReplyBuilder:
                 id=delta.id or call.id,
                 name=delta.name or call.name,
                 arguments=call.arguments + delta.arguments,
+                signature=delta.signature or call.signature,
             )
 
     @property

@@ -79,7 +79,7 @@ class ReplyStream:
         """A stored reply, in the form of a stream."""
         reply = stored.reply
         calls = tuple(
-            ToolCallDelta(index, call.id, call.name, call.arguments)
+            ToolCallDelta(index, call.id, call.name, call.arguments, call.signature)
             for index, call in enumerate(reply.tool_calls)
         )
         await self.begin(

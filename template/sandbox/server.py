@@ -174,13 +174,15 @@ class Sandbox:
 
     async def _handle(self, connection: Connection, head: h11.Request, content: bytes) -> bool:
         """Answers one request. Whether the connection can take another."""
-        path = urlsplit(head.target.decode()).path
+        url = urlsplit(head.target.decode())
+        path = url.path
         method = head.method.decode()
         for vendor in self._vendors.values():
             if path.startswith(f"{vendor.prefix}/"):
                 headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
                 path = path.removeprefix(vendor.prefix)
-                request = Request(next(self._numbers), method, path, headers, _parsed(content))
+                number, body = next(self._numbers), _parsed(content)
+                request = Request(number, method, path, headers, body, url.query)
                 fault, record = self._receive(vendor, request)
                 return await self._perform(connection, vendor, request, fault, record)
         status, body = self._control(method, path, content)

@@ -1,6 +1,8 @@
 """The HTTP interface: OpenAI's wire format, errors as problem documents, and who may call."""
 
+import itertools
 import json
+import re
 import time
 from typing import Any
 
@@ -109,6 +111,25 @@ def test_the_model_calls_tools(client: httpx.Client, primary: str) -> None:
     result = {"role": "tool", "tool_call_id": call["id"], "content": "18 degrees"}
     body["messages"] += [choice["message"], result]
     assert answer(client.post(CHAT, json=body)) == "The tool answered: 18 degrees"
+
+
+def test_a_tool_call_may_be_answered_at_another_provider(
+    client: httpx.Client, sandbox: Sandbox
+) -> None:
+    """Whoever has called a tool, each provider takes the call and its result, under an id as short
+    as the strictest of them wants it."""
+    models = [pinned(client, vendor) for vendor in sandbox.vendors]
+    for caller, answerer in itertools.product(models, repeat=2):
+        body = question("How is the weather in Paris?", tools=[WEATHER], model=caller)
+        message = client.post(CHAT, json=body).json()["choices"][0]["message"]
+        (call,) = message["tool_calls"]
+        result = {"role": "tool", "tool_call_id": call["id"], "content": "18 degrees"}
+        body = {**body, "messages": [*body["messages"], message, result], "model": answerer}
+        assert answer(client.post(CHAT, json=body)) == "The tool answered: 18 degrees"
+        received = json.dumps(sandbox.requests(answerer.partition("/")[0])[-1].body)
+        ids = re.findall(r'"(?:id|call_id|tool_call_id|tool_use_id)": "([^"]*)"', received)
+        assert len(ids) == 2 and len(set(ids)) == 1
+        assert re.fullmatch(r"[a-zA-Z0-9_-]{1,40}", ids[0])
 
 
 def test_the_model_calls_tools_in_a_stream(

@@ -286,7 +286,7 @@ def test_without_a_summary_trimming_serves(
     service: Service, client: httpx.Client, sandbox: Sandbox, primary: str
 ) -> None:
     """When the summary cannot be had, the conversation is answered without it."""
-    sandbox.script(primary, [Fault(error="content_policy")])
+    sandbox.script(primary, [Fault(error="invalid_request")])
     response = client.post(CHAT, json={"messages": _conversation(12)})
     assert response.status_code == 200
     failed, answering = sandbox.requests(primary)

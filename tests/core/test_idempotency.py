@@ -200,7 +200,9 @@ replies = st.builds(
     text=texts,
     finish_reason=st.sampled_from(["stop", "length", "tool_calls", "content_filter"]),
     usage=st.none() | st.builds(TokenUsage, *[st.integers(0, 10**6)] * 5),
-    tool_calls=st.lists(st.builds(ToolCall, texts, texts, texts), max_size=3).map(tuple),
+    tool_calls=st.lists(
+        st.builds(ToolCall, texts, texts, texts, st.none() | texts), max_size=3
+    ).map(tuple),
     refusal=st.none() | texts,
 )
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.schemas import parse
+from app.api.tool_call_ids import signed_id
 from app.errors import BadRequest
 from app.messages import Image, Message, ResponseFormat, Text, Tool, ToolCall
 
@@ -201,6 +202,24 @@ def test_messages_keep_all_their_parts() -> None:
         Message("assistant", tool_calls=(ToolCall("call_1", "f", "{}"),)),
         Message("tool", (Text("It rains."),), tool_call_id="call_1"),
         Message("assistant", (Text("No."),)),
+    )
+
+
+@given(
+    st.from_regex(r"[a-zA-Z0-9-]{1,40}", fullmatch=True),
+    st.from_regex(r"[a-zA-Z0-9_-]{1,40}", fullmatch=True),
+)
+def test_a_signature_travels_in_the_id_of_its_call(id: str, signature: str) -> None:
+    """What goes out in an id comes back as id and signature, and its result belongs to the id."""
+    outside = signed_id(id, signature)
+    call = {"id": outside, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "It rains.", "tool_call_id": outside},
+    ]
+    assert parse(body(messages=messages)).chat.messages == (
+        Message("assistant", tool_calls=(ToolCall(id, "f", "{}", signature),)),
+        Message("tool", (Text("It rains."),), tool_call_id=id),
     )
 
 

@@ -3,6 +3,7 @@
 import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from typing import NoReturn
 
@@ -129,7 +130,10 @@ def test_everything_that_is_sent_counts(counter: TokenCounter) -> None:
     schema = ResponseFormat("json_schema", {"name": "answer", "schema": {"type": "object"}})
     call = Message("assistant", tool_calls=(ToolCall("call_1", "get_weather", '{"city":"Ulm"}'),))
     result = Message("tool", (Text("Rain."),), tool_call_id="call_1")
+    signed = replace(call, tool_calls=(replace(call.tool_calls[0], signature="a8Kx" * 9),))
     least = _count(counter, ChatRequest((question,)))
+    with_call = _count(counter, ChatRequest((question, call)))
+    assert _count(counter, ChatRequest((question, signed))) > with_call + 4
     for richer in (
         ChatRequest((question,), tools=(tool,)),
         ChatRequest((question,), response_format=schema),

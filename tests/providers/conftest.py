@@ -14,6 +14,7 @@ from pydantic import SecretStr
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "template"))
 
 from app.providers.anthropic import Anthropic, AnthropicSettings
+from app.providers.gemini import Gemini, GeminiSettings
 from app.providers.openai import OpenAI, OpenAISettings
 from app.providers.transport import Timeouts, Transport
 
@@ -22,6 +23,7 @@ NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
 
 MakeOpenAI = Callable[..., OpenAI]
 MakeAnthropic = Callable[..., Anthropic]
+MakeGemini = Callable[..., Gemini]
 
 
 @pytest.fixture
@@ -48,6 +50,18 @@ def anthropic() -> MakeAnthropic:
     def make(**settings: Any) -> Anthropic:
         return Anthropic(
             AnthropicSettings(api_key=SecretStr("sk-MARKED-KEY"), **settings), now=lambda: NOW
+        )
+
+    return make
+
+
+@pytest.fixture
+def gemini() -> MakeGemini:
+    """Makes an adapter; settings by keyword."""
+
+    def make(**settings: Any) -> Gemini:
+        return Gemini(
+            GeminiSettings(api_key=SecretStr("sk-MARKED-KEY"), **settings), now=lambda: NOW
         )
 
     return make

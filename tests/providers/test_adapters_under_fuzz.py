@@ -17,15 +17,19 @@ def one_of(words: str) -> st.SearchStrategy[str]:
 
 
 KEYS = """
-    arguments cache_creation_input_tokens cache_read_input_tokens cached_tokens choices code
-    completion_tokens completion_tokens_details content content_block delta details error
-    error_code explanation finish_reason function id index input input_tokens message model name
-    output_tokens output_tokens_details param partial_json prompt_tokens prompt_tokens_details
-    reasoning_tokens refusal stop_details stop_reason text thinking_tokens tool_calls type usage
+    args arguments blockReason cache_creation_input_tokens cache_read_input_tokens cached_tokens
+    candidates candidatesTokenCount choices code completion_tokens completion_tokens_details content
+    content_block delta details error error_code explanation field fieldViolations finishReason
+    finish_reason function functionCall id index input input_tokens message model name
+    output_tokens output_tokens_details param parts partial_json promptFeedback promptTokenCount
+    prompt_tokens prompt_tokens_details quotaId reason reasoning_tokens refusal retryDelay status
+    stop_details stop_reason text thinking_tokens thought thoughtSignature tool_calls type usage
+    usageMetadata violations
 """
 WORDS = """
     api_error error function input_json_delta insufficient_quota invalid_request_error message
     overloaded_error refusal stop text text_delta tool_use end_turn MARKED-PROMPT
+    API_KEY_INVALID INVALID_ARGUMENT MALFORMED_FUNCTION_CALL PerDay SAFETY STOP 17s
 """
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | one_of(WORDS),
@@ -49,7 +53,7 @@ FUZZ = settings(
 )
 
 
-@pytest.fixture(params=["openai", "anthropic"])
+@pytest.fixture(params=["openai", "anthropic", "gemini"])
 def adapter(request: pytest.FixtureRequest) -> ProviderAdapter:
     made: ProviderAdapter = request.getfixturevalue(request.param)()
     return made

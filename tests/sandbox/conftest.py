@@ -10,6 +10,7 @@ import anthropic
 import httpx
 import openai
 import pytest
+from google import genai
 
 TEMPLATE = Path(__file__).parents[2] / "template"
 sys.path.insert(0, str(TEMPLATE))
@@ -60,6 +61,21 @@ def anthropic_connection(running_sandbox: Sandbox) -> Iterator[anthropic.Anthrop
         yield client
 
 
+@pytest.fixture(scope="session")
+def gemini_connection(running_sandbox: Sandbox) -> Iterator[genai.Client]:
+    variables = running_sandbox.environment()
+    with genai.Client(
+        api_key=variables["GEMINI_API_KEY"],
+        http_options=genai.types.HttpOptions(
+            base_url=variables["GEMINI_BASE_URL"],
+            api_version="v1beta",
+            timeout=5000,
+            retry_options=genai.types.HttpRetryOptions(attempts=1),
+        ),
+    ) as client:
+        yield client
+
+
 @pytest.fixture
 def openai_client(sandbox: Sandbox, openai_connection: openai.OpenAI) -> openai.OpenAI:
     return openai_connection
@@ -70,6 +86,11 @@ def anthropic_client(
     sandbox: Sandbox, anthropic_connection: anthropic.Anthropic
 ) -> anthropic.Anthropic:
     return anthropic_connection
+
+
+@pytest.fixture
+def gemini_client(sandbox: Sandbox, gemini_connection: genai.Client) -> genai.Client:
+    return gemini_connection
 
 
 @pytest.fixture

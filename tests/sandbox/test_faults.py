@@ -20,7 +20,15 @@ from sandbox.server import Sandbox
 Eventually = Callable[[Callable[[], bool]], None]
 Raw = Callable[[bytes], socket.socket]
 
-PATHS = {"openai": "/openai/v1/chat/completions", "anthropic": "/anthropic/v1/messages"}
+MODEL = "gemini-3.5-flash-lite"
+PATHS = {
+    "openai": "/openai/v1/chat/completions",
+    "anthropic": "/anthropic/v1/messages",
+    "gemini": f"/gemini/v1beta/models/{MODEL}:generateContent",
+}
+STREAM_PATHS = PATHS | {
+    "gemini": f"/gemini/v1beta/models/{MODEL}:streamGenerateContent?alt=sse",
+}
 TEN = Reply(chunks=10)
 
 
@@ -30,7 +38,7 @@ def vendor(request: pytest.FixtureRequest) -> str:
 
 
 class Client:
-    """Speaks to both vendors: the headers of the one do not bother the other."""
+    """Speaks to all vendors: the headers of the one do not bother the others."""
 
     def __init__(self, sandbox: Sandbox, http: httpx.Client) -> None:
         variables = sandbox.environment()
@@ -40,13 +48,16 @@ class Client:
             "authorization": f"Bearer {variables['OPENAI_API_KEY']}",
             "x-api-key": variables["ANTHROPIC_API_KEY"],
             "anthropic-version": "2026-10-21",
+            "x-goog-api-key": variables["GEMINI_API_KEY"],
         }
 
     def stream(
         self, vendor: str, timeout: float = 5, stream: bool = True
     ) -> AbstractContextManager[httpx.Response]:
         content = body(stream) | ({"max_tokens": 100} if vendor == "anthropic" else {})
-        url = self._url + PATHS[vendor]
+        if vendor == "gemini":
+            content = {"contents": [{"parts": [{"text": "Hello"}]}]}
+        url = self._url + (STREAM_PATHS if stream else PATHS)[vendor]
         return self._http.stream("POST", url, json=content, headers=self._headers, timeout=timeout)
 
     def post(self, vendor: str) -> httpx.Response:
@@ -75,6 +86,11 @@ def raw_post(sandbox: Sandbox, stream: bool = False) -> bytes:
 
 def read_all(connection: socket.socket) -> bytes:
     return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def text_of(response: httpx.Response) -> str:
+    """Vendors end their lines in two ways."""
+    return response.read().decode().replace("\r\n", "\n")
 
 
 def words_in(text: str) -> list[str]:
@@ -202,12 +218,13 @@ def test_cut_with_a_whole_body(sandbox: Sandbox, client: Client, vendor: str) ->
     """A cut stream can look whole to HTTP: only the vendor's own end is missing."""
     sandbox.script(vendor, [Fault(action="end", after_chunks=4, reply=TEN)])
     with client.stream(vendor) as response:
-        received = response.read().decode()
+        received = text_of(response)
     assert len(words_in(received)) == 4
     assert received.endswith("\n\n")
     assert "[DONE]" not in received
     assert "message_stop" not in received
     assert 'finish_reason":"' not in received
+    assert "finishReason" not in received
 
 
 def test_cut_without_an_end(sandbox: Sandbox, client: Client, vendor: str) -> None:
@@ -233,17 +250,18 @@ def test_malformed_event(sandbox: Sandbox, client: Client, vendor: str) -> None:
     """One event is not JSON; those around it are, and the stream has its end."""
     sandbox.script(vendor, [Fault(action="garble", after_chunks=4, reply=TEN)])
     with client.stream(vendor) as response:
-        received = response.read().decode()
-    assert words_in(received) == [f"word{n}" for n in range(1, 11) if n != 5]
-    broken = 0
+        received = text_of(response)
+    whole, broken = [], 0
     for event in received.strip().split("\n\n"):
         data = event.split("data: ")[-1]
         try:
             assert data == "[DONE]" or json.loads(data)
+            whole.append(data)
         except ValueError:
             broken += 1
     assert broken == 1
-    assert "[DONE]" in received or "message_stop" in received
+    assert words_in("".join(whole)) == [f"word{n}" for n in range(1, 11) if n != 5]
+    assert any(end in received for end in ("[DONE]", "message_stop", "finishReason"))
 
 
 def test_error_event(sandbox: Sandbox, client: Client, vendor: str) -> None:

@@ -58,7 +58,10 @@ def test_faults_by_http_forever(sandbox: Sandbox, http: httpx.Client) -> None:
         (b"nonsense", "body: Invalid JSON"),
         (b"[]", "body: Input should be an object"),
         (b'{"vendor": "openai"}', "faults: Field required"),
-        (b'{"vendor": "acme", "faults": []}', "no vendor 'acme'; there are anthropic, openai"),
+        (
+            b'{"vendor": "acme", "faults": []}',
+            "no vendor 'acme'; there are anthropic, gemini, openai",
+        ),
         (b'{"vendor": "openai", "faults": [{"status": "x"}]}', "faults.0.status: "),
         (b'{"vendor": "openai", "faults": [{"sleep": 1}]}', "faults.0.sleep: Unexpected"),
         (b'{"vendor": "openai", "faults": [], "times": 0}', "times: "),
@@ -107,10 +110,13 @@ def test_environment(sandbox: Sandbox) -> None:
     assert sandbox.environment() == {
         "ANTHROPIC_API_KEY": sandbox.environment()["ANTHROPIC_API_KEY"],
         "ANTHROPIC_BASE_URL": f"{sandbox.url}/anthropic",
+        "GEMINI_API_KEY": sandbox.environment()["GEMINI_API_KEY"],
+        "GEMINI_BASE_URL": f"{sandbox.url}/gemini",
         "OPENAI_API_KEY": sandbox.environment()["OPENAI_API_KEY"],
         "OPENAI_BASE_URL": f"{sandbox.url}/openai/v1",
     }
-    given = {"OPENAI_BASE_URL": "http://elsewhere", "ANTHROPIC_API_KEY": "real"}
+    elsewhere = dict.fromkeys(("OPENAI_BASE_URL", "GEMINI_BASE_URL"), "http://elsewhere")
+    given = {**elsewhere, "ANTHROPIC_API_KEY": "real"}
     assert sorted(sandbox.environment(given)) == ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"]
 
 

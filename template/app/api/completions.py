@@ -13,6 +13,7 @@ from ..errors import InternalError, ServiceError
 from ..messages import Chunk, TokenUsage, ToolCall
 from ..reply_stream import ReplyStream
 from .problems import error_member
+from .tool_call_ids import signed_id
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -92,7 +93,11 @@ def _choices(chunk: Chunk, first: bool) -> list[dict[str, Any]]:
         delta["tool_calls"] = [
             {
                 "index": call.index,
-                **({"id": call.id, "type": "function"} if call.id else {}),
+                **(
+                    {"id": signed_id(call.id, call.signature), "type": "function"}
+                    if call.id
+                    else {}
+                ),
                 "function": {
                     **({"name": call.name} if call.name else {}),
                     "arguments": call.arguments,
@@ -123,7 +128,7 @@ def _standing(caller: Caller) -> bytes:
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
     return {
-        "id": call.id,
+        "id": signed_id(call.id, call.signature),
         "type": "function",
         "function": {"name": call.name, "arguments": call.arguments},
     }

@@ -23,6 +23,7 @@ from ..messages import (
     Tool,
     ToolCall,
 )
+from .tool_call_ids import split_id
 
 
 class _Strict(BaseModel):
@@ -215,16 +216,19 @@ def _message(message: SystemMessage | UserMessage | AssistantMessage | ToolMessa
     role: Role = "system" if message.role == "developer" else message.role
     match message:
         case ToolMessage():
-            return Message(role, _content(message.content), tool_call_id=message.tool_call_id)
+            call_id, _ = split_id(message.tool_call_id)
+            return Message(role, _content(message.content), tool_call_id=call_id)
         case AssistantMessage():
-            calls = tuple(
-                ToolCall(call.id, call.function.name, call.function.arguments)
-                for call in message.tool_calls or ()
-            )
+            calls = tuple(_tool_call(call) for call in message.tool_calls or ())
             content = _content(message.content or message.refusal or "")
             return Message(role, content, name=message.name, tool_calls=calls)
         case _:
             return Message(role, _content(message.content), name=message.name)
+
+
+def _tool_call(call: ToolCallItem) -> ToolCall:
+    call_id, signature = split_id(call.id)
+    return ToolCall(call_id, call.function.name, call.function.arguments, signature)
 
 
 def _content(

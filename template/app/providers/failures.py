@@ -33,12 +33,14 @@ class Blame(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error as the vendor words it. `detail` is its prose."""
+    """An error as the vendor words it. `detail` is its prose; a wait that its headers ask for need
+    not stand here."""
 
     blame: Blame
     code: str | None = None
     param: str | None = None
     detail: str | None = None
+    retry_after_seconds: float | None = None
 
 
 def blame_of(status: int) -> Blame:
@@ -60,7 +62,7 @@ def refused(
         refusal,
         billing=Billing.NOTHING if is_free else Billing.AMBIGUOUS,
         status=status,
-        retry_after=retry_after_seconds(headers, now),
+        retry_after=_longer(retry_after_seconds(headers, now), refusal.retry_after_seconds),
     )
 
 
@@ -70,6 +72,7 @@ def broken_off(vendor: str, refusal: Refusal) -> ProviderError:
         f"{vendor} broke off its reply with an error{_in_brackets(refusal.code)}",
         refusal,
         billing=Billing.AMBIGUOUS,
+        retry_after=refusal.retry_after_seconds,
     )
 
 
@@ -104,6 +107,10 @@ def _error(
         )
     kind = ProviderRefusesAccount if refusal.blame is Blame.ACCOUNT else ProviderUnavailable
     return kind(message, billing=billing, status=status, retry_after_seconds=retry_after)
+
+
+def _longer(one: float | None, other: float | None) -> float | None:
+    return max((wait for wait in (one, other) if wait is not None), default=None)
 
 
 def _in_brackets(code: str | None) -> str:

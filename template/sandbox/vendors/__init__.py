@@ -30,13 +30,15 @@ ErrorName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`path` is what follows the vendor's prefix, `body` the parsed JSON (`None` if it is none)."""
+    """`path` is what follows the vendor's prefix, up to the `query`; `body` is the parsed JSON
+    (`None` if it is none)."""
 
     number: int
     method: str
     path: str
     headers: Mapping[str, str]
     body: Any
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)

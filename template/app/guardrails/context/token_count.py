@@ -130,7 +130,7 @@ def _message_texts(message: Message) -> Iterator[str]:
     yield message.name or ""
     yield message.tool_call_id or ""
     for call in message.tool_calls:
-        yield call.id + call.name + call.arguments
+        yield call.id + call.name + call.arguments + (call.signature or "")
 
 
 def _frame_texts(request: ChatRequest) -> Iterator[str]:
