@@ -18,14 +18,17 @@ def one_of(words: str) -> st.SearchStrategy[str]:
 
 KEYS = """
     arguments cache_creation_input_tokens cache_read_input_tokens cached_tokens choices code
-    completion_tokens completion_tokens_details content content_block delta details error
-    error_code explanation finish_reason function id index input input_tokens message model name
-    output_tokens output_tokens_details param partial_json prompt_tokens prompt_tokens_details
-    reasoning_tokens refusal stop_details stop_reason text thinking_tokens tool_calls type usage
+    completion_tokens completion_tokens_details content content_block delta detail details error
+    error_code explanation finish_reason flagged_input function id index input input_tokens loc
+    message metadata model msg name object output_tokens output_tokens_details param partial_json
+    prompt_cache_hit_tokens prompt_tokens prompt_tokens_details reasoning reasoning_content
+    reasoning_tokens refusal status stop_details stop_reason text thinking_tokens tool_calls
+    total_tokens type usage x_groq
 """
 WORDS = """
     api_error error function input_json_delta insufficient_quota invalid_request_error message
-    overloaded_error refusal stop text text_delta tool_use end_turn MARKED-PROMPT
+    overloaded_error refusal stop text text_delta thinking tool_use end_turn eos abort body
+    MARKED-PROMPT
 """
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | one_of(WORDS),
@@ -49,7 +52,7 @@ FUZZ = settings(
 )
 
 
-@pytest.fixture(params=["openai", "anthropic"])
+@pytest.fixture(params=["openai", "anthropic", "openai_compatible"])
 def adapter(request: pytest.FixtureRequest) -> ProviderAdapter:
     made: ProviderAdapter = request.getfixturevalue(request.param)()
     return made
@@ -82,7 +85,9 @@ def test_feed_raises_only_provider_errors(
     headers=st.dictionaries(
         st.sampled_from(["retry-after", "retry-after-ms"]), st.text(max_size=10)
     ),
-    body=BODIES | JSON.map(lambda value: json.dumps({"error": value}).encode()),
+    body=BODIES
+    | JSON.map(lambda value: json.dumps({"error": value}).encode())
+    | JSON.map(lambda value: json.dumps({"detail": value}).encode()),
 )
 def test_decode_error_always_finds_an_error(
     adapter: ProviderAdapter, status: int, headers: dict[str, str], body: bytes

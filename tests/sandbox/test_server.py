@@ -109,8 +109,17 @@ def test_environment(sandbox: Sandbox) -> None:
         "ANTHROPIC_BASE_URL": f"{sandbox.url}/anthropic",
         "OPENAI_API_KEY": sandbox.environment()["OPENAI_API_KEY"],
         "OPENAI_BASE_URL": f"{sandbox.url}/openai/v1",
+        "OPENAI_COMPATIBLE_API_KEY": sandbox.environment()["OPENAI_COMPATIBLE_API_KEY"],
+        "OPENAI_COMPATIBLE_BASE_URL": f"{sandbox.url}/openai_compatible/v1",
+        "OPENAI_COMPATIBLE_INPUT_USD_PER_MTOK": "0.5",
+        "OPENAI_COMPATIBLE_MODEL": "sandbox/some-model:8b",
+        "OPENAI_COMPATIBLE_OUTPUT_USD_PER_MTOK": "1.5",
     }
-    given = {"OPENAI_BASE_URL": "http://elsewhere", "ANTHROPIC_API_KEY": "real"}
+    given = {
+        "OPENAI_BASE_URL": "http://elsewhere",
+        "OPENAI_COMPATIBLE_BASE_URL": "http://here",
+        "ANTHROPIC_API_KEY": "real",
+    }
     assert sorted(sandbox.environment(given)) == ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"]
 
 
