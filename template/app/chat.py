@@ -110,9 +110,9 @@ class GuardedChat:
 
     def models(self) -> list[str]:
         """The ids that `model` may have."""
-        bare = dict.fromkeys(provider.model for provider in self._providers.values())
+        bare = (provider.model for provider in self._providers.values())
         pinned = (f"{name}/{provider.model}" for name, provider in self._providers.items())
-        return [AUTO, *bare, *pinned]
+        return list(dict.fromkeys((AUTO, *bare, *pinned)))
 
     # One call, step by step
 

@@ -216,9 +216,7 @@ def _secrets(configuration: Configuration) -> list[str]:
     """Every value that must not be written anywhere."""
     settings = configuration.service
     secrets = [key for _, key in settings.named_keys]
-    secrets += [
-        provider.api_key.get_secret_value() for provider in configuration.providers.values()
-    ]
     secrets += configuration.store.secrets()
-    optional = (settings.metrics_token, settings.alert_webhook_url)
+    optional = [provider.api_key for provider in configuration.providers.values()]
+    optional += [settings.metrics_token, settings.alert_webhook_url]
     return secrets + [secret.get_secret_value() for secret in optional if secret is not None]

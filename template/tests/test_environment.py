@@ -31,9 +31,14 @@ Problems = Callable[..., dict[str, str]]
 
 PROVIDERS = {adapter.name: adapter.settings_type for adapter in ADAPTERS}
 SETTINGS: tuple[type[BaseSettings], ...] = (Settings, *PROVIDERS.values(), Store.settings_type)
-NEED_A_KEY = [n for n, kind in PROVIDERS.items() if kind.model_fields["api_key"].is_required()]
-MAY_USE_HTTP = {"openai_compatible"}
-"""A model server may stand in the same cluster, without a certificate."""
+KEYS = {name: variable_name(kind, "api_key") for name, kind in PROVIDERS.items()}
+NEEDED = {
+    name: [variable_name(kind, f) for f, info in kind.model_fields.items() if info.is_required()]
+    for name, kind in PROVIDERS.items()
+}
+"""What a provider cannot do without: a key, or the address of a server and what it costs."""
+MAY_BE_LOCAL = {name for name, kind in PROVIDERS.items() if kind.may_be_local}
+"""One's own server may stand in the same cluster, without a certificate, or on this machine."""
 
 
 def _variables() -> dict[str, tuple[type[BaseSettings], str]]:
@@ -96,7 +101,8 @@ def test_all_problems_are_listed_at_once(load: Load) -> None:
         f"{ADAPTERS[0].name.upper()}_BASE_URL": "canary",
         f"{ADAPTERS[0].name.upper()}_INPUT_USD_PER_MTOK": "-1",
     }
-    missing = [f"{name.upper()}_API_KEY" for name in NEED_A_KEY]
+    needed = [variable for variables in NEEDED.values() for variable in variables]
+    missing = [variable for variable in needed if variable not in wrong]
     with pytest.raises(InvalidEnvironment) as refused:
         load(**wrong, **dict.fromkeys(missing))
     text = str(refused.value)
@@ -158,15 +164,18 @@ def test_several_workers_need_a_shared_store(problems: Problems) -> None:
     ],
 )
 def test_missing_keys_and_placeholders_are_refused(problems: Problems, value: str | None) -> None:
-    """What stands in examples is no key, for any provider."""
-    for name in NEED_A_KEY:
-        assert f"{name.upper()}_API_KEY" in problems(**{f"{name.upper()}_API_KEY": value})
+    """What stands in examples is neither a key nor anything else that a provider needs; only a key
+    that is not needed may be missing."""
+    for name in PROVIDERS:
+        for variable in {*NEEDED[name], KEYS[name]}:
+            is_refused = variable in problems(**{variable: value})
+            assert is_refused is bool(variable in NEEDED[name] or value), variable
 
 
 def test_a_key_may_look_like_anything_else(problems: Problems) -> None:
     """A real key is taken although parts of it look like a placeholder."""
-    for name in NEED_A_KEY:
-        assert problems(**{f"{name.upper()}_API_KEY": "sk-A8xxx-your-todo-17"}) == {}
+    for variable in KEYS.values():
+        assert problems(**{variable: "sk-A8xxx-your-todo-17"}) == {}
 
 
 @pytest.mark.parametrize("entry", ["name", "name:", ":key-1234", "name:changeme", "a:same,b:same"])
@@ -183,10 +192,10 @@ def test_production_names_its_callers(problems: Problems) -> None:
 
 
 def test_only_the_chosen_providers_need_keys(problems: Problems) -> None:
-    """A provider that `PROVIDERS` leaves out may stay without a key."""
+    """A provider that `PROVIDERS` leaves out may stay without a key and all else."""
     for name in PROVIDERS:
-        others = {f"{other.upper()}_API_KEY": None for other in PROVIDERS if other != name}
-        assert problems(PROVIDERS=name, **others) == {}
+        others = [v for other in PROVIDERS if other != name for v in NEEDED[other]]
+        assert problems(PROVIDERS=name, **dict.fromkeys(others)) == {}
 
 
 def test_the_order_of_providers_is_checked(problems: Problems, load: Load) -> None:
@@ -221,11 +230,11 @@ def test_addresses_are_parsed(problems: Problems, url: str) -> None:
     ],
 )
 def test_production_refuses_unsafe_addresses(problems: Problems, url: str) -> None:
-    """A public vendor is reached by https and not on this machine."""
+    """A public vendor is reached by https and not on this machine; one's own server may be."""
     for name in PROVIDERS:
         variable = f"{name.upper()}_BASE_URL"
         refused = variable in problems(ENVIRONMENT="production", **{variable: url})
-        assert refused is (name not in MAY_USE_HTTP)
+        assert refused is (name not in MAY_BE_LOCAL)
 
 
 def test_addresses_are_not_searched_for_words(problems: Problems) -> None:
@@ -261,10 +270,10 @@ def test_a_model_without_a_price_is_refused(problems: Problems) -> None:
         prefix = name.upper()
         prices = [f"{prefix}_INPUT_USD_PER_MTOK", f"{prefix}_OUTPUT_USD_PER_MTOK"]
         unknown = {f"{prefix}_MODEL": "a-model-of-tomorrow"}
-        remedy = problems(**unknown, **dict.fromkeys(prices))[f"{prefix}_MODEL"]
-        assert all(variable in remedy for variable in prices)
+        refused = problems(**unknown, **dict.fromkeys(prices))
+        assert all(variable in f"{refused}" for variable in prices)
         half = {prices[0]: "1", prices[1]: None}
-        assert f"{prefix}_MODEL" in problems(**unknown, **half)
+        assert prices[1] in f"{problems(**unknown, **half)}"
         assert problems(**unknown, **dict.fromkeys(prices, "1.5")) == {}
         assert problems(**unknown, **dict.fromkeys(prices, "0")) == {}
 
@@ -294,7 +303,7 @@ def test_dotenv_is_not_read_in_production(dotenv: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("ENVIRONMENT", "production")
     with pytest.raises(InvalidEnvironment) as refused:
         load_configuration()
-    assert {f"{name.upper()}_API_KEY" for name in NEED_A_KEY} <= {
+    assert {variable for variables in NEEDED.values() for variable in variables} <= {
         problem.variable for problem in refused.value.problems
     }
     assert ".env is not read" in str(refused.value)
@@ -304,12 +313,12 @@ def test_secrets_may_be_files(load: Load, environment: Mapping[str, str], tmp_pa
     """A key may come from a file of its name, as Docker and Kubernetes mount them."""
     secrets = tmp_path / "secrets"
     secrets.mkdir()
-    keys = {f"{name.upper()}_API_KEY": "a-key-from-a-file" for name in NEED_A_KEY}
-    for name, value in keys.items():
-        (secrets / name.lower()).write_text(f"{value}\n")
-    configuration = load(**dict.fromkeys(keys))
-    for name in NEED_A_KEY:
-        assert configuration.providers[name].api_key.get_secret_value() == "a-key-from-a-file"
+    for variable in KEYS.values():
+        (secrets / variable.lower()).write_text("a-key-from-a-file\n")
+    configuration = load(**dict.fromkeys(KEYS.values()))
+    for name in PROVIDERS:
+        key = configuration.providers[name].api_key
+        assert key is not None and key.get_secret_value() == "a-key-from-a-file"
 
 
 def test_the_example_lists_exactly_the_settings() -> None:
@@ -346,8 +355,9 @@ def _read(
     kind: type[BaseSettings], field: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> object:
     """What a setting is when its variable holds `value` and all others what they need."""
+    values: dict[object, object] = {SecretStr: SecretStr("a key"), float: 1.0}
     others = {
-        name: SecretStr("a key") if name == "api_key" else "https://example.com"
+        name: values.get(info.annotation, "https://example.com")
         for name, info in kind.model_fields.items()
         if info.is_required() and name != field
     }

@@ -61,15 +61,17 @@ def _scars(text: str, suffix: str) -> Iterator[str]:
 
 
 def _traces(line: str, combination: Combination) -> Iterator[str]:
-    for value in sorted(combination.chosen, key=len, reverse=True):
-        # One value's name may begin another's.
-        line = re.sub(_word(value), "", line, flags=re.IGNORECASE)
     for value in sorted(combination.not_chosen):
+        said = line
+        for longer in combination.chosen:
+            # One value's name may begin another's.
+            if longer.startswith(value):
+                said = re.sub(_word(longer), "", said, flags=re.IGNORECASE)
         if value in GENERIC:
-            found = re.search(GENERIC[value], line)
+            found = re.search(GENERIC[value], said)
         else:
             names = f"{_word(value)}|{_word(combination.title(value))}"
-            found = re.search(names, line, re.IGNORECASE)
+            found = re.search(names, said, re.IGNORECASE)
         if found:
             yield value
 

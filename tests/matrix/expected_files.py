@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from tests.matrix.combinations import Combination
+from tests.matrix.unused_modules import imports_of, module_name
 
 ANSWERS_FILE = ".copier-answers.yml"
 
 
 def expected_files(template: Path, combination: Combination) -> set[str]:
-    """Every file that is shared or named after a chosen value."""
+    """Every file that is shared or named after a chosen value, or that a chosen one needs."""
     names = {path.relative_to(template) for path in template.rglob("*") if path.is_file()}
     values = combination.chosen | combination.not_chosen
+    needed_by = values_that_need(template, values)
     return {
         _rendered_name(name)
         for name in names
         if not values_named_by(name) & combination.not_chosen
+        and (name not in needed_by or needed_by[name] & combination.chosen)
         and not _is_included(name, names, values)
         and not _is_stub(name, names)
     }
@@ -29,6 +33,27 @@ def files_in(project: Path) -> set[str]:
 def values_named_by(name: Path) -> set[str]:
     """What a file or one of its folders is called: `app/storage/sqlite.sql` names `sqlite`."""
     return {part.partition(".")[0] for part in name.parts if not part.startswith(".")}
+
+
+def values_that_need(template: Path, values: Collection[str]) -> Mapping[Path, frozenset[str]]:
+    """The modules that are imported by nothing but files of these values, and by which of them."""
+    paths = {
+        module_name(path, template): path
+        for package in ("app", "sandbox")
+        for path in (template / package).rglob("*.py")
+    }
+    importers: dict[str, set[str]] = {module: set() for module in paths}
+    for module, path in paths.items():
+        for imported in set(imports_of(path, module)) & set(paths):
+            importers[imported].add(module)
+    owners = {module: values_named_by(Path(*module.split("."))) & set(values) for module in paths}
+    return {
+        paths[module].relative_to(template): frozenset[str]().union(
+            *(owners[importer] for importer in by)
+        )
+        for module, by in importers.items()
+        if by and not owners[module] and all(owners[importer] for importer in by)
+    }
 
 
 def _is_included(name: Path, names: set[Path], values: frozenset[str]) -> bool:

@@ -13,7 +13,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from tests.matrix.blemishes import JINJA
 from tests.matrix.combinations import Axis, read_axes
-from tests.matrix.expected_files import values_named_by
+from tests.matrix.expected_files import values_named_by, values_that_need
 from tests.rendering import ROOT
 
 TAG = re.compile(r"\{%-?\s*(\w+)")
@@ -46,6 +46,13 @@ def excluded(answers: Mapping[str, object]) -> dict[str, set[str]]:
     return patterns
 
 
+def needed_by_some() -> dict[str, frozenset[str]]:
+    """The modules that some values of an axis share, by name, and these values."""
+    needed = values_that_need(ROOT / "template", axis_by_value())
+    axes = {frozenset(axis.values) for axis in read_axes()}
+    return {path.stem: values for path, values in needed.items() if values not in axes}
+
+
 def nothing_chosen() -> dict[str, object]:
     return {axis.name: [] if axis.multiple else "" for axis in read_axes()}
 
@@ -56,16 +63,18 @@ def test_no_value_is_on_two_axes() -> None:
 
 
 def test_each_value_is_excluded_unless_chosen() -> None:
-    """The values in the `_exclude` blocks are those of the choices, no more and no less."""
-    assert set(excluded(nothing_chosen())) == set(axis_by_value())
+    """The `_exclude` blocks name the values of the choices and what only some of them need, no
+    more and no less."""
+    assert set(excluded(nothing_chosen())) == set(axis_by_value()) | set(needed_by_some())
 
 
 @pytest.mark.parametrize("value", axis_by_value())
 def test_a_chosen_value_is_not_excluded(value: str) -> None:
-    """Its own answer takes a value's patterns out, and only its."""
+    """Its own answer takes a value's patterns out, and those of what it needs, and no other."""
     axis = axis_by_value()[value]
     answers = {**nothing_chosen(), axis.name: [value] if axis.multiple else value}
-    assert set(excluded(answers)) == set(axis_by_value()) - {value}
+    others = {name for name, values in needed_by_some().items() if value not in values}
+    assert set(excluded(answers)) == (set(axis_by_value()) - {value}) | others
 
 
 @pytest.mark.parametrize("value", axis_by_value())
@@ -88,6 +97,16 @@ def test_each_file_of_a_value_is_excluded_with_it(template: Path, value: str) ->
         if value in values_named_by(name) and not any(name.match(p) for p in patterns)
     ]
     assert forgotten == []
+
+
+@pytest.mark.parametrize("name", needed_by_some())
+def test_each_shared_module_is_excluded_where_it_lies(name: str) -> None:
+    """A module that some values share is left out by a pattern for each place that has one."""
+    needed = values_that_need(ROOT / "template", axis_by_value())
+    paths = [path for path in needed if path.stem == name]
+    patterns = excluded(nothing_chosen())[name]
+    assert {p for path in paths for p in patterns if path.match(p)} == patterns
+    assert all(any(path.match(p) for p in patterns) for path in paths)
 
 
 @pytest.mark.parametrize("axis", read_axes(), ids=lambda axis: str(axis.name))

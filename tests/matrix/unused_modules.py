@@ -11,23 +11,24 @@ ENTRANCES = ("app.__main__", "app.main")
 
 def unused_modules(project: Path) -> set[str]:
     """Those that no chain of imports reaches from where the service starts."""
-    paths = {_module_name(path, project): path for path in (project / "app").rglob("*.py")}
+    paths = {module_name(path, project): path for path in (project / "app").rglob("*.py")}
     reached: set[str] = set()
     waiting = list(ENTRANCES)
     while waiting:
         module = waiting.pop()
         if module in paths and module not in reached:
             reached.add(module)
-            waiting += _imports(paths[module], module)
+            waiting += imports_of(paths[module], module)
     return set(paths) - reached
 
 
-def _module_name(path: Path, project: Path) -> str:
+def module_name(path: Path, project: Path) -> str:
     parts = path.relative_to(project).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imports(path: Path, module: str) -> Iterator[str]:
+def imports_of(path: Path, module: str) -> Iterator[str]:
+    """The modules that a file imports, and the packages that they are in."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []

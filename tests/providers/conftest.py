@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "template"))
 from app.providers.anthropic import Anthropic, AnthropicSettings
 from app.providers.gemini import Gemini, GeminiSettings
 from app.providers.openai import OpenAI, OpenAISettings
+from app.providers.openai_compatible import OpenAICompatible, OpenAICompatibleSettings
 from app.providers.transport import Timeouts, Transport
 
 NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
@@ -24,6 +26,7 @@ NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
 MakeOpenAI = Callable[..., OpenAI]
 MakeAnthropic = Callable[..., Anthropic]
 MakeGemini = Callable[..., Gemini]
+MakeCompatible = Callable[..., OpenAICompatible]
 
 
 @pytest.fixture
@@ -62,6 +65,28 @@ def gemini() -> MakeGemini:
     def make(**settings: Any) -> Gemini:
         return Gemini(
             GeminiSettings(api_key=SecretStr("sk-MARKED-KEY"), **settings), now=lambda: NOW
+        )
+
+    return make
+
+
+@pytest.fixture
+def openai_compatible() -> MakeCompatible:
+    """Makes an adapter; settings by keyword. Tool calls without an id are given made1, made2 ..."""
+
+    def make(**settings: Any) -> OpenAICompatible:
+        known: dict[str, Any] = {
+            "api_key": SecretStr("sk-MARKED-KEY"),
+            "base_url": "http://localhost:11434/v1",
+            "model": "qwen3:8b",
+            "input_usd_per_mtok": 0,
+            "output_usd_per_mtok": 0,
+        }
+        numbers = count(1)
+        return OpenAICompatible(
+            OpenAICompatibleSettings(**{**known, **settings}),
+            now=lambda: NOW,
+            new_call_id=lambda: f"made{next(numbers)}",
         )
 
     return make

@@ -19,17 +19,18 @@ def one_of(words: str) -> st.SearchStrategy[str]:
 KEYS = """
     args arguments blockReason cache_creation_input_tokens cache_read_input_tokens cached_tokens
     candidates candidatesTokenCount choices code completion_tokens completion_tokens_details content
-    content_block delta details error error_code explanation field fieldViolations finishReason
-    finish_reason function functionCall id index input input_tokens message model name
-    output_tokens output_tokens_details param parts partial_json promptFeedback promptTokenCount
-    prompt_tokens prompt_tokens_details quotaId reason reasoning_tokens refusal retryDelay status
-    stop_details stop_reason text thinking_tokens thought thoughtSignature tool_calls type usage
-    usageMetadata violations
+    content_block delta detail details error error_code explanation field fieldViolations finishReason
+    finish_reason flagged_input function functionCall id index input input_tokens loc message metadata
+    model msg name object output_tokens output_tokens_details param parts partial_json promptFeedback
+    promptTokenCount prompt_cache_hit_tokens prompt_tokens prompt_tokens_details quotaId reason
+    reasoning reasoning_content reasoning_tokens refusal retryDelay status stop_details stop_reason
+    text thinking_tokens thought thoughtSignature tool_calls total_tokens type usage usageMetadata
+    violations x_groq
 """
 WORDS = """
     api_error error function input_json_delta insufficient_quota invalid_request_error message
-    overloaded_error refusal stop text text_delta tool_use end_turn MARKED-PROMPT
-    API_KEY_INVALID INVALID_ARGUMENT MALFORMED_FUNCTION_CALL PerDay SAFETY STOP 17s
+    overloaded_error refusal stop text text_delta thinking tool_use end_turn eos abort body
+    MARKED-PROMPT API_KEY_INVALID INVALID_ARGUMENT MALFORMED_FUNCTION_CALL PerDay SAFETY STOP 17s
 """
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | one_of(WORDS),
@@ -53,7 +54,7 @@ FUZZ = settings(
 )
 
 
-@pytest.fixture(params=["openai", "anthropic", "gemini"])
+@pytest.fixture(params=["openai", "anthropic", "gemini", "openai_compatible"])
 def adapter(request: pytest.FixtureRequest) -> ProviderAdapter:
     made: ProviderAdapter = request.getfixturevalue(request.param)()
     return made
@@ -86,7 +87,9 @@ def test_feed_raises_only_provider_errors(
     headers=st.dictionaries(
         st.sampled_from(["retry-after", "retry-after-ms"]), st.text(max_size=10)
     ),
-    body=BODIES | JSON.map(lambda value: json.dumps({"error": value}).encode()),
+    body=BODIES
+    | JSON.map(lambda value: json.dumps({"error": value}).encode())
+    | JSON.map(lambda value: json.dumps({"detail": value}).encode()),
 )
 def test_decode_error_always_finds_an_error(
     adapter: ProviderAdapter, status: int, headers: dict[str, str], body: bytes

@@ -76,6 +76,18 @@ def gemini_connection(running_sandbox: Sandbox) -> Iterator[genai.Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def compatible_connection(running_sandbox: Sandbox) -> Iterator[openai.OpenAI]:
+    variables = running_sandbox.environment()
+    with openai.OpenAI(
+        api_key=variables["OPENAI_COMPATIBLE_API_KEY"],
+        base_url=variables["OPENAI_COMPATIBLE_BASE_URL"],
+        max_retries=0,
+        timeout=5,
+    ) as client:
+        yield client
+
+
 @pytest.fixture
 def openai_client(sandbox: Sandbox, openai_connection: openai.OpenAI) -> openai.OpenAI:
     return openai_connection
@@ -91,6 +103,11 @@ def anthropic_client(
 @pytest.fixture
 def gemini_client(sandbox: Sandbox, gemini_connection: genai.Client) -> genai.Client:
     return gemini_connection
+
+
+@pytest.fixture
+def compatible_client(sandbox: Sandbox, compatible_connection: openai.OpenAI) -> openai.OpenAI:
+    return compatible_connection
 
 
 @pytest.fixture

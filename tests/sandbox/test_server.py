@@ -114,9 +114,18 @@ def test_environment(sandbox: Sandbox) -> None:
         "GEMINI_BASE_URL": f"{sandbox.url}/gemini",
         "OPENAI_API_KEY": sandbox.environment()["OPENAI_API_KEY"],
         "OPENAI_BASE_URL": f"{sandbox.url}/openai/v1",
+        "OPENAI_COMPATIBLE_API_KEY": sandbox.environment()["OPENAI_COMPATIBLE_API_KEY"],
+        "OPENAI_COMPATIBLE_BASE_URL": f"{sandbox.url}/openai_compatible/v1",
+        "OPENAI_COMPATIBLE_INPUT_USD_PER_MTOK": "0.5",
+        "OPENAI_COMPATIBLE_MODEL": "sandbox/some-model:8b",
+        "OPENAI_COMPATIBLE_OUTPUT_USD_PER_MTOK": "1.5",
     }
-    elsewhere = dict.fromkeys(("OPENAI_BASE_URL", "GEMINI_BASE_URL"), "http://elsewhere")
-    given = {**elsewhere, "ANTHROPIC_API_KEY": "real"}
+    given = {
+        "OPENAI_BASE_URL": "http://elsewhere",
+        "OPENAI_COMPATIBLE_BASE_URL": "http://here",
+        "GEMINI_BASE_URL": "http://there",
+        "ANTHROPIC_API_KEY": "real",
+    }
     assert sorted(sandbox.environment(given)) == ["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"]
 
 

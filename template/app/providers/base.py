@@ -20,7 +20,11 @@ class ProviderSettings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True)
 
-    api_key: SecretStr
+    may_be_local: ClassVar[bool] = False
+    """Whether it may be one's own server, without TLS or on this machine, in production too."""
+
+    api_key: SecretStr | None
+    """`None` for a server that wants none."""
     model: str
     base_url: str
     input_usd_per_mtok: float | None = Field(
@@ -68,11 +72,13 @@ class ProviderAdapter(Protocol):
     name: ClassVar[str]
     settings_type: ClassVar[type[ProviderSettings]]
     price_list_id: ClassVar[str]
-    """The vendor's id in genai-prices."""
-    input_token_factor: ClassVar[float]
-    """Declared upper bound of this vendor's tokens per o200k token of text; 1.0 is exact."""
+    """The vendor's id in genai-prices; empty where the settings demand a declared price."""
 
     def __init__(self, settings: ProviderSettings) -> None: ...
+
+    @property
+    def input_token_factor(self) -> float:
+        """Declared upper bound of this vendor's tokens per o200k token of text; 1.0 is exact."""
 
     @property
     def image_tokens(self) -> int:

@@ -34,12 +34,17 @@ def dump(body: Fields) -> bytes:
 
 def parse(raw: bytes | str) -> Fields:
     """The JSON object that `raw` is."""
+    return as_fields(load(raw))
+
+
+def load(raw: bytes | str) -> object:
+    """The JSON value that `raw` is."""
     try:
-        value = orjson.loads(raw)
+        value: object = orjson.loads(raw)
     except orjson.JSONDecodeError:
         # Its `doc` is the whole text, so it is not kept as the cause.
         raise Unreadable("no JSON") from None
-    return as_fields(value)
+    return value
 
 
 def as_fields(value: object) -> Fields:

@@ -17,16 +17,11 @@ from ..messages import (
     ChatRequest,
     Chunk,
     FinishReason,
-    Image,
-    Message,
-    ResponseFormat,
-    Text,
     TokenUsage,
-    Tool,
     ToolCall,
     ToolCallDelta,
 )
-from . import failures, json_fields
+from . import chat_completions, failures, json_fields
 from .base import HTTPCall, ProviderSettings, ServerSentEvent
 from .failures import Blame, Refusal
 from .json_fields import Fields, Unreadable
@@ -35,30 +30,8 @@ from .usage import token_usage
 
 _NAME: Final = "openai"
 
-_ACCOUNT_CODES: Final = frozenset(
-    (
-        "access_terminated",
-        "account_deactivated",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "insufficient_quota",
-        "invalid_api_key",
-        "invalid_organization",
-        "model_not_found",
-    )
-)
 # Parameters that no caller sets: a complaint about them is about our configuration.
 _OUR_PARAMETERS: Final = frozenset(("model", "reasoning_effort"))
-_REQUEST_CODES: Final = frozenset(
-    ("content_filter", "content_policy_violation", "context_length_exceeded", "invalid_prompt")
-)
-_FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
 
 
 class OpenAISettings(ProviderSettings):
@@ -131,20 +104,15 @@ class OpenAI:
                 yield "temperature"
             if request.top_p not in (None, 1):
                 yield "top_p"
-        if any(_has_image(m) and m.role != "user" for m in request.messages):
+        if chat_completions.has_image_of_another(request):
             yield "image_url"
 
     def encode(self, request: ChatRequest, *, stream: bool) -> HTTPCall:
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [_message(message) for message in request.messages],
+            "messages": [chat_completions.message(message) for message in request.messages],
             "max_completion_tokens": request.max_output_tokens,
-            "stop": list(request.stop) or None,
-            "seed": request.seed,
-            "tools": [_tool(tool) for tool in request.tools] or None,
-            "tool_choice": _tool_choice(request.tool_choice),
-            "parallel_tool_calls": request.parallel_tool_calls,
-            "response_format": _response_format(request.response_format),
+            **chat_completions.parameters(request),
         }
         if self._settings.reasoning_effort != "unset":
             body["reasoning_effort"] = self._settings.reasoning_effort
@@ -153,7 +121,7 @@ class OpenAI:
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return HTTPCall(
-            "/chat/completions", self._headers, json_fields.dump(json_fields.without_none(body))
+            chat_completions.PATH, self._headers, json_fields.dump(json_fields.without_none(body))
         )
 
     def decode(self, body: bytes) -> ChatReply:
@@ -180,9 +148,9 @@ class OpenAI:
         codes = [json_fields.identifier(error.get(key)) for key in ("code", "type")]
         param = json_fields.path(error.get("param"))
         blame = failures.blame_of(status) if status else Blame.VENDOR
-        if _ACCOUNT_CODES.intersection(codes) or param in _OUR_PARAMETERS:
+        if chat_completions.ACCOUNT_CODES.intersection(codes) or param in _OUR_PARAMETERS:
             blame = Blame.ACCOUNT
-        elif _REQUEST_CODES.intersection(codes):
+        elif chat_completions.REQUEST_CODES.intersection(codes):
             blame = Blame.REQUEST
         return Refusal(blame, codes[0] or codes[1], param, self._redacted(error.get("message")))
 
@@ -244,69 +212,6 @@ class _StreamDecoder:
         return (chunk,) if says_something else ()
 
 
-def _has_image(message: Message) -> bool:
-    return any(isinstance(part, Image) for part in message.content)
-
-
-def _message(message: Message) -> dict[str, Any]:
-    calls = [
-        {
-            "id": call.id,
-            "type": "function",
-            "function": {"name": call.name, "arguments": call.arguments},
-        }
-        for call in message.tool_calls
-    ]
-    return json_fields.without_none(
-        {
-            "role": message.role,
-            "content": _content(message) or (None if calls else ""),
-            # The result of a tool is named by its call.
-            "name": message.name if message.role != "tool" else None,
-            "tool_calls": calls or None,
-            "tool_call_id": message.tool_call_id,
-        }
-    )
-
-
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    if len(message.content) == 1 and isinstance(message.content[0], Text):
-        return message.content[0].text
-    return [
-        {"type": "text", "text": part.text}
-        if isinstance(part, Text)
-        else {"type": "image_url", "image_url": {"url": part.url, "detail": _detail(part)}}
-        for part in message.content
-    ]
-
-
-def _detail(image: Image) -> str:
-    # Left to itself, `auto` bills up to 36,000 tokens for one image on GPT-5.5 and later.
-    return "high" if image.detail == "auto" else image.detail
-
-
-def _tool(tool: Tool) -> dict[str, Any]:
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict,
-    }
-    return {"type": "function", "function": json_fields.without_none(function)}
-
-
-def _tool_choice(choice: str | None) -> str | dict[str, Any] | None:
-    if choice is None or not choice.startswith("tool:"):
-        return choice
-    return {"type": "function", "function": {"name": choice.removeprefix("tool:")}}
-
-
-def _response_format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
-    if wanted is None:
-        return None
-    return json_fields.without_none({"type": wanted.type, "json_schema": wanted.json_schema})
-
-
 def _reply(reply: Fields) -> ChatReply:
     choices = json_fields.items(reply, "choices")
     if not choices:
@@ -327,7 +232,7 @@ def _reply(reply: Fields) -> ChatReply:
 
 def _finish_reason(choice: Fields) -> FinishReason | None:
     reason = json_fields.text(choice, "finish_reason")
-    return _FINISH_REASONS.get(reason, "stop") if reason else None
+    return chat_completions.FINISH_REASONS.get(reason, "stop") if reason else None
 
 
 def _tool_call(value: object) -> ToolCall:

@@ -5,21 +5,30 @@ accepted and ignored, and any model name is taken.
 """
 
 import re
-import time
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from sandbox.model import Completion, Finish, Prompt, Reply, Role, Turn, complete, words
+from sandbox.chat_completions import (
+    INVALID,
+    check_companions,
+    check_messages,
+    check_numbers,
+    error_body,
+    event,
+    models,
+    prompt,
+    reject,
+    reply_body,
+    reply_pieces,
+)
+from sandbox.model import Reply, complete
 from sandbox.vendors import (
     Answer,
     ErrorName,
-    Piece,
     Request,
     Vendor,
     VendorError,
     json_answer,
-    text_of,
-    to_json,
 )
 
 PARAMETERS = """
@@ -29,19 +38,9 @@ PARAMETERS = """
     response_format safety_identifier seed service_tier stop store stream stream_options temperature
     tool_choice tools top_logprobs top_p user verbosity web_search_options
 """
-ROLES: Mapping[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
 MODELS = ("gpt-6-luna", "gpt-5.4-mini", "gpt-4.1-mini")
-INVALID = "invalid_request_error"
 CAN_REASON = re.compile(r"o\d|gpt-[5-9]")
 ALWAYS_REASONS = re.compile(r"o\d|gpt-5(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$")
-FINISH_REASONS: Mapping[Finish, str] = {"length": "length", "tool_calls": "tool_calls"}
 
 
 class StandIn(Vendor):
@@ -75,7 +74,7 @@ class StandIn(Vendor):
         self._authenticate(request.headers.get("authorization", ""))
         match request.method, request.path:
             case "GET", "/models":
-                return json_answer(200, _models(), _headers(request))
+                return json_answer(200, models(MODELS), _headers(request))
             case "POST", "/chat/completions":
                 return _chat(request, reply)
             case method, path:
@@ -85,12 +84,12 @@ class StandIn(Vendor):
         return "server_error" if status >= 500 else INVALID
 
     def error_answer(self, error: VendorError, request: Request) -> Answer:
-        return json_answer(error.status, _error_body(error), _headers(request))
+        return json_answer(error.status, error_body(error, error.code), _headers(request))
 
     def error_event(self, error: VendorError, request: Request) -> bytes:
         # OpenAI has been seen to end such a stream as if it were whole:
         # https://github.com/sashabaranov/go-openai/pull/396
-        return _event(_error_body(error)) + b"data: [DONE]\n\n"
+        return event(error_body(error, error.code)) + b"data: [DONE]\n\n"
 
     def _authenticate(self, authorization: str) -> None:
         key = authorization.removeprefix("Bearer ").strip()
@@ -104,52 +103,31 @@ class StandIn(Vendor):
 
 def _chat(request: Request, reply: Reply) -> Answer:
     _check(request.body)
-    completion = complete(_prompt(request.body), reply)
+    completion = complete(prompt(request.body), reply)
     if not request.body.get("stream"):
-        return json_answer(200, _completion(request, completion, reply), _headers(request))
-    pieces = tuple(_stream(request, completion, reply))
+        return json_answer(200, reply_body(request, completion, reply), _headers(request))
+    pieces = tuple(reply_pieces(request, completion, reply))
     return Answer(200, "text/event-stream; charset=utf-8", pieces, _headers(request))
-
-
-def _reject(message: str, code: str | None = None, param: str | None = None) -> NoReturn:
-    raise VendorError(400, INVALID, message, code, param)
 
 
 def _check(body: Any) -> None:
     if not isinstance(body, dict):
-        _reject("We could not parse the JSON body of your request.")
+        reject("We could not parse the JSON body of your request.")
     if unknown := sorted(body.keys() - set(PARAMETERS.split())):
-        _reject(f"Unrecognized request argument supplied: {unknown[0]}")
+        reject(f"Unrecognized request argument supplied: {unknown[0]}")
     if not body.get("model"):
-        _reject("you must provide a model parameter")
+        reject("you must provide a model parameter")
     if "messages" not in body:
-        _reject("Missing required parameter: 'messages'.", "missing_required_parameter", "messages")
+        reject("Missing required parameter: 'messages'.", "missing_required_parameter", "messages")
     if not body["messages"]:
-        _reject("Invalid 'messages': empty array.", "empty_array", "messages")
-    _check_numbers(body)
+        reject("Invalid 'messages': empty array.", "empty_array", "messages")
+    check_numbers(body)
     _check_model(body)
-    _check_messages(body["messages"])
-    for name, needs in (
-        ("tool_choice", "tools"),
-        ("parallel_tool_calls", "tools"),
-        ("stream_options", "stream"),
-    ):
-        if body.get(name) is not None and not body.get(needs):
-            _reject(f"'{name}' is only allowed when '{needs}' is specified.", None, name)
+    check_messages(body["messages"])
+    check_companions(body)
     kind = (body.get("response_format") or {}).get("type")
     if kind == "json_object" and "json" not in str(body["messages"]).lower():
-        _reject("'messages' must contain the word 'json' in some form.", None, "messages")
-
-
-def _check_numbers(body: dict[str, Any]) -> None:
-    for name in ("max_tokens", "max_completion_tokens"):
-        if body.get(name) is not None and body[name] < 1:
-            message = f"Invalid '{name}': integer below minimum value."
-            _reject(message, "integer_below_min_value", name)
-    for name, maximum in (("temperature", 2), ("top_p", 1)):
-        if body.get(name) is not None and body[name] > maximum:
-            message = f"Invalid '{name}': decimal above maximum value."
-            _reject(message, "decimal_above_max_value", name)
+        reject("'messages' must contain the word 'json' in some form.", None, "messages")
 
 
 def _check_model(body: dict[str, Any]) -> None:
@@ -160,163 +138,17 @@ def _check_model(body: dict[str, Any]) -> None:
     if CAN_REASON.match(body["model"]):
         unsupported.add("max_tokens")
     elif effort is not None:
-        _reject("Unrecognized request argument supplied: reasoning_effort")
+        reject("Unrecognized request argument supplied: reasoning_effort")
     if always or effort not in (None, "none"):
         unsupported.add("top_p")
         if body.get("temperature") not in (None, 1):
             message = "Unsupported value: only the default (1) value is supported."
-            _reject(message, "unsupported_value", "temperature")
+            reject(message, "unsupported_value", "temperature")
     for name in sorted(unsupported):
         if body.get(name) is not None:
             message = f"Unsupported parameter: '{name}' is not supported with this model."
-            _reject(message, "unsupported_parameter", name)
-
-
-def _check_messages(messages: list[dict[str, Any]]) -> None:
-    """Roles, and every tool call answered by the tool messages right behind it."""
-    open_calls: set[str] = set()
-    for index, message in enumerate([*messages, {"role": "user"}]):
-        param = f"messages.[{index}].role"
-        role = message.get("role")
-        if role not in ROLES:
-            _reject(f"Invalid value: '{role}'.", "invalid_value", param)
-        if role == "tool":
-            if message.get("tool_call_id") not in open_calls:
-                _reject("Role 'tool' must be a response to 'tool_calls'.", None, param)
-            open_calls.remove(message["tool_call_id"])
-            continue
-        if open_calls:
-            missing = ", ".join(sorted(open_calls))
-            _reject(f"These tool_call_ids did not have response messages: {missing}", None, param)
-        open_calls = {call["id"] for call in message.get("tool_calls") or ()}
-
-
-def _prompt(body: dict[str, Any]) -> Prompt:
-    response_format = body.get("response_format") or {"type": "text"}
-    choice = body.get("tool_choice") or "auto"
-    stop = body.get("stop") or ()
-    functions = [tool["function"] for tool in body.get("tools") or ()]
-    wants_text = response_format["type"] == "text"
-    return Prompt(
-        turns=[Turn(ROLES[m["role"]], text_of(m.get("content"))) for m in body["messages"]],
-        max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
-        stop=[stop] if isinstance(stop, str) else stop,
-        tools={function["name"]: function.get("parameters") or {} for function in functions},
-        tool_choice=choice if isinstance(choice, str) else f"tool:{choice['function']['name']}",
-        json_schema=None
-        if wants_text
-        else response_format.get("json_schema", {}).get("schema", {}),
-    )
-
-
-def _completion(request: Request, completion: Completion, reply: Reply) -> dict[str, Any]:
-    refused = completion.finish == "refusal"
-    calls = _tool_calls(request, completion)
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": None if refused or (calls and not completion.text) else completion.text,
-        "refusal": completion.text if refused else None,
-        "annotations": [],
-    }
-    if calls:
-        message["tool_calls"] = calls
-    choice = {"index": 0, "message": message, "logprobs": None}
-    choice["finish_reason"] = _finish_reason(request, completion)
-    whole = {**_head(request, reply, "chat.completion"), "choices": [choice]}
-    return whole | ({"usage": _usage(completion)} if completion.usage else {})
-
-
-def _stream(request: Request, completion: Completion, reply: Reply) -> Iterator[Piece]:
-    head = _head(request, reply, "chat.completion.chunk")
-    options = request.body.get("stream_options") or {}
-    with_usage = bool(options.get("include_usage")) and completion.usage is not None
-
-    def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        # With include_usage every chunk has the member, null in all but the last.
-        return _event({**head, "choices": [choice]} | ({"usage": None} if with_usage else {}))
-
-    yield Piece(chunk({"role": "assistant", "content": "", "refusal": None}))
-    member = "refusal" if completion.finish == "refusal" else "content"
-    for text in completion.pieces:
-        yield Piece(chunk({member: text}), is_chunk=True)
-    for index, call in enumerate(_tool_calls(request, completion)):
-        function = call["function"]
-        opening = {**call, "index": index, "function": {**function, "arguments": ""}}
-        yield Piece(chunk({"tool_calls": [opening]}))
-        for text in words(function["arguments"]):
-            delta = {"index": index, "function": {"arguments": text}}
-            yield Piece(chunk({"tool_calls": [delta]}), is_chunk=True)
-    yield Piece(chunk({}, _finish_reason(request, completion)))
-    if with_usage:
-        yield Piece(_event({**head, "choices": [], "usage": _usage(completion)}))
-    yield Piece(b"data: [DONE]\n\n")
-
-
-def _head(request: Request, reply: Reply, kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-sandbox{request.number}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": reply.model or request.body["model"],
-        "service_tier": "default",
-        "system_fingerprint": None,
-    }
-
-
-def _tool_calls(request: Request, completion: Completion) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": f"call_sandbox{request.number}_{index}",
-            "type": "function",
-            "function": {"name": call.name, "arguments": call.arguments_json},
-        }
-        for index, call in enumerate(completion.tool_calls)
-    ]
-
-
-def _finish_reason(request: Request, completion: Completion) -> str:
-    # A call forced by name ends with "stop": https://github.com/vllm-project/vllm/pull/25054
-    if completion.finish == "tool_calls" and isinstance(request.body.get("tool_choice"), dict):
-        return "stop"
-    return FINISH_REASONS.get(completion.finish, "stop")
-
-
-def _usage(completion: Completion) -> dict[str, Any] | None:
-    usage = completion.usage
-    if usage is None:
-        return None
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {
-            "cached_tokens": usage.cached_input_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
-            "audio_tokens": 0,
-        },
-        "completion_tokens_details": {
-            "reasoning_tokens": usage.reasoning_tokens,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }
-
-
-def _models() -> dict[str, Any]:
-    entry = {"object": "model", "created": 1735689600, "owned_by": "sandbox"}
-    return {"object": "list", "data": [{"id": model, **entry} for model in MODELS]}
+            reject(message, "unsupported_parameter", name)
 
 
 def _headers(request: Request) -> dict[str, str]:
     return {"x-request-id": f"req_sandbox{request.number}"}
-
-
-def _error_body(error: VendorError) -> dict[str, Any]:
-    members = {"message": error.message, "type": error.type, "param": error.param}
-    return {"error": members | {"code": error.code}}
-
-
-def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + to_json(data) + b"\n\n"

@@ -25,9 +25,16 @@ NOT_OURS = {".venv", ".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".pyte
 @pytest.mark.item("2. Env Vars", "Is there env var validation?")
 def test_the_environment_is_validated(tmp_path: Path, evidence: Evidence) -> None:
     """Without its variables the service ends, names each of them, and opens no port."""
+    from app.guardrails.environment.startup import variable_name
     from app.wiring import ADAPTERS
 
-    needed = [*(f"{adapter.name.upper()}_API_KEY" for adapter in ADAPTERS), "SERVICE_API_KEYS"]
+    needed = [
+        variable_name(adapter.settings_type, name)
+        for adapter in ADAPTERS
+        for name, field in adapter.settings_type.model_fields.items()
+        if field.is_required()
+    ]
+    needed.append("SERVICE_API_KEYS")
     status, output = _start_without_variables(tmp_path / "output")
     assert status is not None, "it started without them"
     assert "Traceback" not in output, f"it crashed: {output}"

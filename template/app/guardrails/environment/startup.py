@@ -132,7 +132,9 @@ def _read(settings_type: type[S], sources: dict[str, Any], problems: list[Proble
 
 
 def _stand_in(field: FieldInfo) -> Any:
-    return "https://stand-in.invalid" if field.is_required() else field.get_default()
+    if not field.is_required():
+        return field.get_default()
+    return 0.0 if field.annotation is float else "https://stand-in.invalid"
 
 
 def _explain(settings_type: type[BaseSettings], error: ValidationError) -> Iterator[Problem]:
@@ -172,17 +174,18 @@ def _chain(
 
 def _provider_problems(settings: ProviderSettings, service: Settings | None) -> Iterator[Problem]:
     kind = type(settings)
-    if is_placeholder(settings.api_key.get_secret_value()):
+    key = settings.api_key
+    if key is not None and is_placeholder(key.get_secret_value()):
         yield Problem(variable_name(kind, "api_key"), "is empty or a placeholder; set the real key")
-    if not settings.model.strip():
-        yield Problem(variable_name(kind, "model"), "is empty; name a model or remove the line")
+    if is_placeholder(settings.model):
+        yield Problem(variable_name(kind, "model"), "is empty or a placeholder; name a model")
     try:
         check_http_url(settings.base_url)
     except ValueError as error:
         yield Problem(variable_name(kind, "base_url"), str(error))
         return
     if service is not None and service.is_production:
-        problem = production_problem(settings.base_url)
+        problem = production_problem(settings.base_url, http_allowed=kind.may_be_local)
         if problem:
             yield Problem(variable_name(kind, "base_url"), problem)
 
