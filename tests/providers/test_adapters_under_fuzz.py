@@ -18,14 +18,14 @@ def one_of(words: str) -> st.SearchStrategy[str]:
 
 KEYS = """
     args arguments blockReason cache_creation_input_tokens cache_read_input_tokens cached_tokens
-    candidates candidatesTokenCount choices code completion_tokens completion_tokens_details content
-    content_block delta detail details error error_code explanation field fieldViolations finishReason
-    finish_reason flagged_input function functionCall id index input input_tokens loc message metadata
-    model msg name object output_tokens output_tokens_details param parts partial_json promptFeedback
-    promptTokenCount prompt_cache_hit_tokens prompt_tokens prompt_tokens_details quotaId reason
-    reasoning reasoning_content reasoning_tokens refusal retryDelay status stop_details stop_reason
-    text thinking_tokens thought thoughtSignature tool_calls total_tokens type usage usageMetadata
-    violations x_groq
+    candidates candidatesTokenCount choices code completion_tokens completion_tokens_details
+    content content_block delta detail details error error_code explanation field fieldViolations
+    finishReason finish_reason flagged_input function functionCall id index input input_tokens loc
+    message metadata model msg name object output_tokens output_tokens_details param parts
+    partial_json promptFeedback promptTokenCount prompt_cache_hit_tokens prompt_tokens
+    prompt_tokens_details quotaId reason reasoning reasoning_content reasoning_tokens refusal
+    retryDelay status stop_details stop_reason text thinking_tokens thought thoughtSignature
+    tool_calls total_tokens type usage usageMetadata violations x_groq
 """
 WORDS = """
     api_error error function input_json_delta insufficient_quota invalid_request_error message
