@@ -20,8 +20,8 @@ ifneq ($(PYTHON),)
 export UV_PYTHON_DOWNLOADS ?= never
 endif
 
-# Half of the time a test waits: for a timeout to pass, a provider to be slow, a process to start.
-PROCESSES ?= $(shell expr 2 \* "$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)")
+# Tests at a time; more than processors make timeouts pass where none should.
+PROCESSES ?= auto
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-17s %s\n", $$1, $$2 }'

@@ -177,12 +177,18 @@ async def assembled(
         await counted.close()
 
 
-def caller(name: str = "ada", *, key: str | None = None, body: bytes = b"{}") -> Caller:
+def caller(
+    name: str = "ada",
+    *,
+    key: str | None = None,
+    body: bytes = b"{}",
+    request_id: str = "request-1",
+) -> Caller:
     """One request of an authenticated caller."""
     return Caller(
         name,
         authenticated=True,
-        request_id="request-1",
+        request_id=request_id,
         route="POST /v1/chat/completions",
         body=body,
         idempotency_key=key,

@@ -225,7 +225,12 @@ class Calls(RuleBasedStateMachine):
     def judge(self, kept: Kept, result: Run, claimed: bool, lease_seconds: float) -> None:
         """A key's first reply is its only one, and while somebody holds it nobody else runs."""
         sandbox = type(self).sandbox
-        calls = len(sandbox.requests("openai")) + len(sandbox.requests("anthropic"))
+        # Its own: what a vanished call had sent may arrive only now.
+        calls = sum(
+            received.headers["x-request-id"] == result.asked.request_id
+            for vendor in ("openai", "anthropic")
+            for received in sandbox.requests(vendor)
+        )
         now = self.store.now
         if calls:
             assert now > kept.certain_until and now > kept.held_until
@@ -247,7 +252,7 @@ class Calls(RuleBasedStateMachine):
                     kept.held_until = now + lease_seconds - SLACK_SECONDS
 
     async def ask(self, who: str, key: str | None, form: str) -> Run:
-        asked = caller(who, key=key)
+        asked = caller(who, key=key, request_id=f"{self.prefix}{self.replies}")
         waiting = asyncio.create_task(self.answer(asked, form))
         gone = asyncio.create_task(self.tasks.vanished.wait())
         await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)

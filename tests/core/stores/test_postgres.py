@@ -547,12 +547,12 @@ async def test_a_server_that_hangs_is_given_up(
 ) -> None:
     """While the server is stopped each step fails in time: those that were sent may yet be carried
     out, those that got no connection will not. When it goes on, so does the store."""
-    monkeypatch.setattr(policy, "STORE_TIMEOUT_SECONDS", 0.5)
     connect = PostgresSchema(server.url, "a-service")
     async with opened(connect) as store:
         asked = [request(f"caller{n}", reserve=reservation(1)) for n in range(30)]
         await asyncio.gather(*(admitted(store, one) for one in asked))
-        with stopped(server):
+        with stopped(server), monkeypatch.context() as impatient:
+            impatient.setattr(policy, "STORE_TIMEOUT_SECONDS", 0.5)
             more = [request(f"caller{n}", reserve=reservation(1)) for n in range(30)]
             failures = await asyncio.gather(
                 *(unavailable(store.admit(one, now=NOON)) for one in more)
