@@ -444,7 +444,7 @@ def _readable_usage(place: Fields) -> TokenUsage | None:
         reasoning = json_fields.count(completion, "reasoning_tokens")
         return token_usage(
             input_tokens=input_tokens,
-            # xAI and Gemini count what was thought into the total alone.
+            # Some servers count what was thought into the total alone.
             output_tokens=max(
                 json_fields.count(usage, "completion_tokens"),
                 json_fields.count(usage, "total_tokens") - input_tokens,
