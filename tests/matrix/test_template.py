@@ -50,7 +50,8 @@ def needed_by_some() -> dict[str, frozenset[str]]:
     """The modules that some values of an axis share, by name, and these values."""
     needed = values_that_need(ROOT / "template", {*axis_by_value(), *NOT_OFFERED})
     axes = {frozenset(axis.values) for axis in read_axes()}
-    return {path.stem: values for path, values in needed.items() if values not in axes}
+    offered = {path.stem: values - NOT_OFFERED for path, values in needed.items()}
+    return {name: values for name, values in offered.items() if values not in axes}
 
 
 def nothing_chosen() -> dict[str, object]:
