@@ -2,8 +2,8 @@
 
 import app.__main__ as app
 from app.guardrails.context.token_count import TokenCounter
-from tests import crashing, forks
+from tests import crashing
 
-__all__ = ["app", "crashing", "forks"]
+__all__ = ["app", "crashing"]
 
 TokenCounter()
