@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,7 +204,7 @@ def test_an_interruption_spares_the_folder_that_was_there(
 def test_a_second_signal_does_not_end_the_cleaning(
     terminal: Terminal, workplace: Path, program: Callable[[str, str], Path], again: str
 ) -> None:
-    """A shell that is hung up passes it on once more; a person presses Ctrl-C twice."""
+    """A shell that is hung up passes it on once more; a person presses Ctrl-C again and again."""
     started = workplace.parent / "started"
     # Many files, so that there is time to come between.
     fill = "mkdir .venv; cd .venv; seq 20000 | xargs touch"
@@ -211,9 +212,9 @@ def test_a_second_signal_does_not_end_the_cleaning(
     child = terminal("new", "deep/x", "--defaults", UV=str(uv))
     wait_for(started, child)
     child.kill(signal.SIGHUP)
-    while len(list((workplace / "deep/x/.venv").glob("*"))) == 20_000:
-        assert child.isalive()
-    child.kill(signal.Signals[again])
+    while child.isalive():
+        child.kill(signal.Signals[again])
+        time.sleep(0.002)
     assert ended(child) == 129
     assert not list(workplace.iterdir())
 
