@@ -1,6 +1,10 @@
 """Workers that race for the same money, the same key and the same places never share one twice."""
 
+import os
+import signal
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -9,9 +13,10 @@ from sandbox.model import Reply
 from sandbox.server import Sandbox
 
 from ..service.asking import calls
-from .conftest import CENT, Contender
+from ..service.serving import eventually
+from .conftest import CENT, SHARED_STORES, WORKERS, Contender
 from .report import Count, Tell
-from .storm import Shot, storm
+from .storm import Shot, storm, worker_pids
 
 REQUESTS = 2_000
 BUDGET = 500
@@ -50,6 +55,46 @@ def test_a_budget_is_never_overspent(
             assert money.settled > (BUDGET - 64) * CENT
         total += Count(REQUESTS, outcomes["answered"], calls(sandbox), money.settled / 1e9)
     tell(f"budget of ${BUDGET / 100:g}, each call ${spent / 10_000:g}", contender.storage, total)
+
+
+@pytest.mark.promise("R3", "R4", "R7")
+@pytest.mark.parametrize("storage", SHARED_STORES)
+def test_a_killed_worker_neither_refunds_nor_overspends(
+    contenders: Callable[[str], Contender],
+    sandbox: Sandbox,
+    key: str,
+    tell: Tell,
+    storage: str,
+) -> None:
+    """One of four workers is killed in the middle of the race: what it held stays charged, what the
+    others do goes on, and all together stays within the budget."""
+    contender = contenders(storage)
+    sandbox.script(
+        "openai", [Fault(delay_seconds=0.05, reply=Reply(output_tokens=100))], times=None
+    )
+    with (
+        contender.serve(DAILY_BUDGET_USD=str(BUDGET / 100)) as service,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        shots = [Shot(key, stream=number % 2 == 0) for number in range(1_000)]
+        racing = pool.submit(storm, service, shots, at_once=64)
+        eventually(lambda: calls(sandbox) > 100)
+        os.kill(worker_pids(service)[0], signal.SIGKILL)
+        outcomes = racing.result()
+        money = contender.money(service)
+        eventually(lambda: len(worker_pids(service)) == WORKERS)
+    assert set(outcomes) == {"answered", "daily_budget_exhausted", "lost"}
+    settled, held = money.settled / CENT, money.reserved / CENT
+    # Each call costs its worst case, so that the last cent is set aside, and not one more.
+    assert settled + held == BUDGET
+    assert 0 < held <= outcomes["lost"]
+    # What was settled may not have come to its caller, and what is held not to the provider.
+    assert outcomes["answered"] <= settled <= outcomes["answered"] + outcomes["lost"]
+    assert settled <= calls(sandbox) <= settled + held
+    count = Count(
+        1_000, outcomes["answered"], calls(sandbox), (money.settled + money.reserved) / 1e9
+    )
+    tell("one worker of four killed", storage, count)
 
 
 @pytest.mark.promise("R6", "R7")
