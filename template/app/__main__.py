@@ -14,7 +14,7 @@ import uvicorn
 from . import policy
 from .configuration import load_configuration
 from .errors import StoreUnavailable
-from .guardrails.environment.startup import Configuration, InvalidEnvironment
+from .guardrails.environment.startup import Configuration, InvalidEnvironment, variable_name
 from .service import Service
 from .spend import spend_report
 from .wiring import SERVICE, Store
@@ -34,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EXIT_NOT_FIT
     except StoreUnavailable as error:
-        print(f"The {Store.name} store cannot be reached: {error.reason}.", file=sys.stderr)
+        fields = Store.settings_type.model_fields
+        variables = " and ".join(variable_name(Store.settings_type, field) for field in fields)
+        reason = f"{error.reason} (check {variables})"
+        print(f"The {Store.name} store cannot be reached: {reason}", file=sys.stderr)
         return EXIT_NOT_FIT
     if arguments.check:
         print("The environment is fit to serve.")

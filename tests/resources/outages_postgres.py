@@ -2,20 +2,24 @@
 
 import os
 import signal
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import psycopg
 
-from sandbox.stores.postgres import Server, temporary_server
+from sandbox.stores.postgres import SETTINGS, Server, temporary_server
 
 from ..service.serving import Service
 
 VARIABLE = "DATABASE_URL"
 
 _servers: dict[str, Server] = {}
+_pairs: dict[str, tuple[Server, "Standby"]] = {}
 
 
 @contextmanager
@@ -26,14 +30,70 @@ def place() -> Iterator[dict[str, str]]:
         yield {VARIABLE: server.url}
 
 
+class Standby(Server):
+    """Follows another server, and can be read, until it is promoted."""
+
+    def __init__(self, folder: Path, master: Server) -> None:
+        self._master = master
+        super().__init__(folder)
+        self._password = master._password
+
+    def _create(self) -> None:
+        self._data.mkdir(mode=0o700)
+        if "user" in self._identity:
+            os.chown(self._data, self._identity["user"], self._identity["group"])
+        subprocess.run(
+            [
+                self._programs / "pg_basebackup",
+                *("--pgdata", self._data, "--dbname", self._master.url),
+                *("--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+            ],
+            check=True,
+            capture_output=True,
+            **self._surroundings(),
+        )
+
+    def promote(self) -> None:
+        with psycopg.connect(self.url, autocommit=True) as db:
+            db.execute("SELECT pg_promote()")
+
+
+@contextmanager
+def place_with_standby() -> Iterator[dict[str, str]]:
+    """Two servers, of which the URL names both, and asks for the one that takes writes."""
+    with (
+        patch.dict(SETTINGS, {"wal_level": "replica", "max_wal_senders": "4"}),
+        temporary_server() as master,
+        tempfile.TemporaryDirectory() as name,
+    ):
+        standby = Standby(Path(name), master)
+        standby.start()
+        one, other = urlsplit(master.url), urlsplit(standby.url)
+        hosts = f"{one.netloc},{other.hostname}:{other.port}"
+        url = f"postgresql://{hosts}/postgres?target_session_attrs=read-write"
+        _pairs[url] = master, standby
+        try:
+            yield {VARIABLE: url}
+        finally:
+            standby.stop()
+
+
+@contextmanager
+def failed_over(service: Service, _: ExitStack) -> Iterator[None]:
+    """The server is killed and stays so; its standby takes over after a while."""
+    master, standby = _pairs[service.environment[VARIABLE]]
+    _kill(master)
+    try:
+        yield
+    finally:
+        standby.promote()
+
+
 @contextmanager
 def dead(service: Service, _: ExitStack) -> Iterator[None]:
     """The server is killed with all its processes, and started again on what it had written."""
     server = _servers[service.environment[VARIABLE]]
-    for pid in _processes(server):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    server.stop()
+    _kill(server)
     try:
         yield
     finally:
@@ -108,6 +168,13 @@ def lose_all(service: Service) -> None:
         db.execute('DROP SCHEMA "resources" CASCADE')
 
 
+def _kill(server: Server) -> None:
+    for pid in _processes(server):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    server.stop()
+
+
 def _throw_out(db: psycopg.Connection) -> None:
     db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'postgres'")
 
@@ -137,5 +204,8 @@ OUTAGES = {
     "out of connections": out_of_connections,
     "slow": slow,
     "read-only": read_only,
+    "failed over": failed_over,
 }
+PLACES = {failed_over: place_with_standby}
+"""Where an outage needs more than one server."""
 LOSSES = {"schema": lose_all}

@@ -43,12 +43,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("storage", argument), shapes)
 
 
-def _contender(contenders: Callable[[str], Contender], storage: str) -> Contender:
+def _contender(
+    contenders: Callable[[str], Contender], storage: str, begin: Begin | None = None
+) -> Contender:
     contender, module = contenders(storage), _module(storage)
     return replace(
         contender,
         project=replace(contender.project, prepare=getattr(module, "prepare", None)),
-        new_place=getattr(module, "place", contender.new_place),
+        new_place=getattr(module, "PLACES", {}).get(
+            begin, getattr(module, "place", contender.new_place)
+        ),
     )
 
 
@@ -72,7 +76,7 @@ def test_callers_are_told_in_time(
 ) -> None:
     """503 with `Retry-After` within bounds, no call to a provider, one line for each transition;
     the probes answer meanwhile, and the first request after it is served."""
-    contender = _contender(contenders, storage)
+    contender = _contender(contenders, storage, begin)
     with ExitStack() as stack, contender.serve(WORKERS="1") as service:
         assert _ask(service, key).status_code == 200
         with begin(service, stack):
@@ -112,7 +116,7 @@ def test_a_call_under_way_is_answered_and_settled(
 ) -> None:
     """What was admitted before the outage is answered in it and settled after it, once; of what the
     store has lost nothing is left, and the next call is like a first one."""
-    contender = _contender(contenders, storage)
+    contender = _contender(contenders, storage, begin)
     with (
         ExitStack() as stack,
         contender.serve(WORKERS="1") as service,
