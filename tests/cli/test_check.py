@@ -13,6 +13,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from tests.processes import commands
 from tests.rendering import make_environment, render, take_snapshot
 
 from .conftest import SCAFFOLD, Scaffold, Terminal
@@ -76,8 +77,7 @@ def checked(variables: Mapping[str, str]) -> Callable[..., subprocess.CompletedP
 
 
 def processes_of(service: Path) -> list[str]:
-    listed = subprocess.run(["ps", "-wwAo", "args"], capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if str(service / ".venv") in line]
+    return [command for command in commands() if str(service / ".venv") in command]
 
 
 def ended(child: pexpect.spawn[str]) -> int | None:

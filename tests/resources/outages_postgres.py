@@ -1,7 +1,6 @@
 """What can happen to a PostgreSQL server under a service that is running."""
 
 import os
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -10,10 +9,12 @@ from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
+import psutil
 import psycopg
 
 from sandbox.stores.postgres import SETTINGS, Server, temporary_server
 
+from ..processes import family_of, kill_all, standing_still
 from ..service.serving import Service
 
 VARIABLE = "DATABASE_URL"
@@ -103,15 +104,8 @@ def dead(service: Service, _: ExitStack) -> Iterator[None]:
 @contextmanager
 def hung(service: Service, _: ExitStack) -> Iterator[None]:
     """All of the server's processes stand still; its port goes on accepting."""
-    pids = _processes(_servers[service.environment[VARIABLE]])
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with standing_still(_processes(_servers[service.environment[VARIABLE]])):
         yield
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -169,9 +163,7 @@ def lose_all(service: Service) -> None:
 
 
 def _kill(server: Server) -> None:
-    for pid in _processes(server):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    kill_all(_processes(server))
     server.stop()
 
 
@@ -184,17 +176,9 @@ def _beside(service: Service) -> str:
     return urlsplit(service.environment[VARIABLE])._replace(path="/template1").geturl()
 
 
-def _processes(server: Server) -> list[int]:
-    """The server's first process, and those that it has started."""
-    first = server.pid
-    assert first is not None
-    children = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            pid, _, rest = status.read_text(encoding="utf-8", errors="replace").partition(" ")
-            if int(rest.rpartition(")")[2].split()[1]) == first:
-                children.append(int(pid))
-    return [first, *children]
+def _processes(server: Server) -> list[psutil.Process]:
+    assert server.pid is not None
+    return family_of(server.pid)
 
 
 OUTAGES = {

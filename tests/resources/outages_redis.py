@@ -1,15 +1,15 @@
 """What can happen to a Redis server under a service that is running."""
 
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
+import psutil
 import redis
 
 from sandbox.stores.redis import serve
 
+from ..processes import standing_still
 from ..service.serving import Service, eventually
 
 
@@ -19,16 +19,15 @@ def _client(service: Service) -> Iterator[redis.Redis]:
         yield client
 
 
-def _process_of(client: redis.Redis) -> int:
-    number: int = client.info("server")["process_id"]
-    return number
+def _process_of(client: redis.Redis) -> psutil.Process:
+    return psutil.Process(client.info("server")["process_id"])
 
 
 @contextmanager
 def dead(service: Service, stack: ExitStack) -> Iterator[None]:
     """The server is killed; another one begins in its place, with nothing of its data."""
     with _client(service) as client:
-        os.kill(_process_of(client), signal.SIGKILL)
+        _process_of(client).kill()
     yield
     url = urlsplit(service.environment["REDIS_URL"])
     stack.enter_context(serve(port=url.port, password=url.password))
@@ -39,11 +38,8 @@ def hung(service: Service, _: ExitStack) -> Iterator[None]:
     """The server is stopped: it accepts connections and says nothing."""
     with _client(service) as client:
         process = _process_of(client)
-    os.kill(process, signal.SIGSTOP)
-    try:
+    with standing_still([process]):
         yield
-    finally:
-        os.kill(process, signal.SIGCONT)
 
 
 @contextmanager

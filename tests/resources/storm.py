@@ -1,17 +1,16 @@
 """Many requests at once, spread over all workers, and what became of each."""
 
 import asyncio
-import os
-import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
+from ..processes import family_of, standing_still
 from ..service.serving import Service
 
 CHAT = "/v1/chat/completions"
@@ -32,25 +31,21 @@ def storm(service: Service, shots: Sequence[Shot], *, at_once: int) -> Counter[s
     return asyncio.run(_storm(service, shots, at_once))
 
 
-def worker_pids(service: Service) -> list[int]:
-    """Of the processes that serve, where there are several."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (folder / "cmdline").read_bytes()
-            if parent == service.process.pid and b"spawn_main" in command:
-                found.append(int(folder.name))
-    return sorted(found)
+def workers_of(service: Service) -> list[psutil.Process]:
+    """The processes that serve, where there are several."""
+    _, *children = family_of(service.process.pid)
+    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
 
 
 async def _storm(service: Service, shots: Sequence[Shot], at_once: int) -> Counter[str]:
-    pids = worker_pids(service)
-    share = at_once // max(1, len(pids))
+    workers = workers_of(service)
+    share = at_once // max(1, len(workers))
     async with AsyncExitStack() as stack:
         sessions = [
-            await stack.enter_async_context(_session_with(service, pid, pids, share))
-            for pid in pids or [service.process.pid]
+            await stack.enter_async_context(
+                _session_with(service, [other for other in workers if other != worker], share)
+            )
+            for worker in workers or [psutil.Process(service.process.pid)]
         ]
         places = [asyncio.Semaphore(share) for _ in sessions]
 
@@ -67,9 +62,9 @@ async def _storm(service: Service, shots: Sequence[Shot], at_once: int) -> Count
 
 @asynccontextmanager
 async def _session_with(
-    service: Service, pid: int, pids: Sequence[int], connections: int
+    service: Service, others: Sequence[psutil.Process], connections: int
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session whose connections are all accepted by this worker.
+    """A session whose connections are all accepted by the one worker that is none of the others.
 
     Workers share a listening socket, and whichever wakes first takes all that is waiting there: a
     burst of new connections is served by one of them.
@@ -82,20 +77,9 @@ async def _session_with(
                 assert response.status == 200
                 await response.read()
 
-        with _stopped([other for other in pids if other != pid]):
+        with standing_still(others):
             await asyncio.gather(*(connect() for _ in range(connections)))
         yield session
-
-
-@contextmanager
-def _stopped(pids: Sequence[int]) -> Iterator[None]:
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 async def _fire(session: aiohttp.ClientSession, shot: Shot, number: int) -> str:

@@ -1,7 +1,5 @@
 """Workers that race for the same money, the same key and the same places never share one twice."""
 
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,7 @@ from ..service.asking import calls
 from ..service.serving import eventually
 from .conftest import CENT, SHARED_STORES, WORKERS, Contender
 from .report import Count, Tell
-from .storm import Shot, storm, worker_pids
+from .storm import Shot, storm, workers_of
 
 REQUESTS = 2_000
 BUDGET = 500
@@ -78,10 +76,10 @@ def test_a_killed_worker_neither_refunds_nor_overspends(
         racing = pool.submit(storm, service, shots, at_once=64)
         # All that run at once are under way, so that this worker has its share of them.
         eventually(lambda: contender.money(service).reserved == 64 * CENT)
-        os.kill(worker_pids(service)[0], signal.SIGKILL)
+        workers_of(service)[0].kill()
         outcomes = racing.result()
         money = contender.money(service)
-        eventually(lambda: len(worker_pids(service)) == WORKERS)
+        eventually(lambda: len(workers_of(service)) == WORKERS)
     assert set(outcomes) == {"answered", "daily_budget_exhausted", "lost"}
     settled, held = money.settled / CENT, money.reserved / CENT
     # Each call costs its worst case, so that the last cent is set aside, and not one more.

@@ -1,17 +1,15 @@
 """What only a PostgreSQL server can go through, and what a pooler in front of it asks for."""
 
 import asyncio
-import os
-import signal
-import subprocess
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from types import NoneType
 from urllib.parse import urlsplit
 
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
@@ -33,6 +31,7 @@ from app.storage.postgres import PostgresSettings
 from app.storage.postgres import Store as PostgresStore
 from sandbox.stores.postgres import Server, temporary_server
 
+from ...processes import family_of, is_running, standing_still
 from ..backends import Backend, PostgresSchema
 from ..waiting import until
 from .asking import (
@@ -648,7 +647,7 @@ async def test_a_closed_store_keeps_no_connection(schema: PostgresSchema) -> Non
 def kill(server: Server) -> None:
     """As the kernel does when memory is out; whoever served a connection ends soon after."""
     first, *others = processes_of(server)
-    os.kill(first, signal.SIGKILL)
+    first.kill()
     server.stop()
     deadline = time.monotonic() + 10
     while any(map(is_running, others)):
@@ -656,34 +655,15 @@ def kill(server: Server) -> None:
         time.sleep(0.01)
 
 
-@contextmanager
-def stopped(server: Server) -> Iterator[None]:
+def stopped(server: Server) -> AbstractContextManager[None]:
     """All processes of the server stand still, and its port goes on accepting."""
-    pids = processes_of(server)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+    return standing_still(processes_of(server))
 
 
-def processes_of(server: Server) -> list[int]:
+def processes_of(server: Server) -> list[psutil.Process]:
     """The first one leads."""
     assert server.pid is not None
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(server.pid)], capture_output=True, text=True, check=True
-    ).stdout
-    return [server.pid, *map(int, children.split())]
-
-
-def is_running(pid: int) -> bool:
-    # In a container nobody may be there to bury the dead.
-    state = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-    ).stdout
-    return bool(state) and not state.startswith("Z")
+    return family_of(server.pid)
 
 
 def waits_for_a_lock(db: psycopg.Connection) -> bool:
