@@ -13,7 +13,6 @@ import select
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib import resources
 from typing import Annotated, Any, ClassVar, Final, LiteralString, TypeVar, cast
 
@@ -119,6 +118,8 @@ class Store:
         self._under_way: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self._steps = 0
+        self._mending = asyncio.Lock()
+        self._made_anew = 0
         self._is_closed = False
 
     async def open(self) -> None:
@@ -330,11 +331,17 @@ class Store:
 
     async def _with_schema(self, connection: Connection, work: Work[T]) -> T:
         """Does `work`, making the schema anew if the database has lost it."""
-        for mend in (self._migrate, partial(self._migrate, anew=True)):
+        for anew in (False, True):
+            made_before = self._made_anew
             try:
                 return await work(connection)
             except SCHEMA_IS_GONE:
-                await mend(connection)
+                # All that are under way meet the loss at once; one of them mends it for all.
+                async with self._mending:
+                    if anew and self._made_anew != made_before:
+                        continue
+                    await self._migrate(connection, anew=anew)
+                    self._made_anew += anew
         return await work(connection)
 
     async def _migrate(self, connection: Connection, *, anew: bool = False) -> None:
