@@ -42,8 +42,11 @@ def kill_all(processes: Sequence[psutil.Process]) -> None:
 
 def commands() -> list[str]:
     """The command lines of all processes that may be looked at."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            found.append(" ".join(process.cmdline()))
-    return found
+    return list(filter(None, map(command_of, psutil.process_iter())))
+
+
+def command_of(process: psutil.Process) -> str:
+    """Its command line: empty once it has ended, though nobody may have buried it yet."""
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from ..processes import family_of, standing_still
+from ..processes import command_of, family_of, standing_still
 from ..service.serving import Service
 
 CHAT = "/v1/chat/completions"
@@ -34,7 +34,7 @@ def storm(service: Service, shots: Sequence[Shot], *, at_once: int) -> Counter[s
 def workers_of(service: Service) -> list[psutil.Process]:
     """The processes that serve, where there are several."""
     _, *children = family_of(service.process.pid)
-    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+    return [child for child in children if "spawn_main" in command_of(child)]
 
 
 async def _storm(service: Service, shots: Sequence[Shot], at_once: int) -> Counter[str]:

@@ -67,7 +67,7 @@ def test_a_killed_worker_neither_refunds_nor_overspends(
     """One of four workers is killed in the middle of the race: what it held stays charged, what the
     others do goes on, and all together stays within the budget."""
     contender = contenders(storage)
-    sandbox.script("openai", [Fault(delay_seconds=0.5, reply=Reply(output_tokens=100))], times=None)
+    sandbox.script("openai", [Fault(delay_seconds=1, reply=Reply(output_tokens=100))], times=None)
     with (
         contender.serve(DAILY_BUDGET_USD=str(BUDGET / 100)) as service,
         ThreadPoolExecutor(1) as pool,
