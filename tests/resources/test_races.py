@@ -30,17 +30,20 @@ def _scripted(sandbox: Sandbox, reply: Reply) -> None:
 @pytest.mark.promise("R3", "R7")
 @pytest.mark.parametrize("spent", [100, 60], ids=["all", "some"])
 def test_a_budget_is_never_overspent(
-    contender: Contender, sandbox: Sandbox, key: str, rounds: int, tell: Tell, spent: int
+    contender: Contender, sandbox: Sandbox, rounds: int, tell: Tell, spent: int
 ) -> None:
-    """2,000 requests on a budget for the worst case of 500: when each costs just that, exactly 500
-    are answered; when each costs less, more are, and never for more than there is."""
+    """2,000 requests of forty callers on a budget for the worst case of 500: when each costs just
+    that, exactly 500 are answered; when each costs less, more are, and never for more than there
+    is."""
     total = Count(spent=0)
     for _ in range(rounds):
         _scripted(sandbox, Reply(output_tokens=spent))
         with contender.serve(DAILY_BUDGET_USD=str(BUDGET / 100)) as service:
-            outcomes = storm(
-                service, [Shot(key, stream=n % 4 == 0) for n in range(REQUESTS)], at_once=64
-            )
+            shots = [
+                Shot(f"key-of-caller{number % 40}", stream=number % 3 == 0)
+                for number in range(REQUESTS)
+            ]
+            outcomes = storm(service, shots, at_once=64)
             money = contender.settled_money(service)
         assert set(outcomes) == {"answered", "daily_budget_exhausted"}
         assert money.settled == outcomes["answered"] * spent * CENT // 100

@@ -1,6 +1,7 @@
 """What one of several processes does to a store that they share. Imported by each of them."""
 
 import asyncio
+import random
 import time
 import uuid
 from collections import Counter
@@ -28,9 +29,11 @@ _barrier: Barrier | None = None
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What each process asks for, all of them for the same caller."""
+    """What each process asks for, all of them for the same few callers."""
 
     requests: int
+    at_once: int = 1
+    callers: int = 1
     amount_nano_usd: int | None = None
     cap_nano_usd: int = PLENTY
     key: str | None = None
@@ -39,7 +42,7 @@ class Wish:
     def request(self) -> AdmissionRequest:
         return AdmissionRequest(
             uuid.uuid4().hex,
-            "ada",
+            f"caller{random.randrange(self.callers)}",
             RateLimit(self.rate_limit, 600),
             Claim(self.key, "body", 600) if self.key else None,
             self._reservation(),
@@ -86,10 +89,16 @@ def ask_at_once(connect: Connect, wish: Wish) -> Counter[str]:
 
 
 def run_in_turn(connect: Connect, wish: Wish) -> Counter[str]:
-    """Admits and settles one after the other, at a cost of half the reservation."""
+    """Admits and settles, so many at once, at a cost of half the reservation."""
 
     async def ask(store: Store) -> list[str]:
-        return [await _settled_decision(store, wish) for _ in range(wish.requests)]
+        places = asyncio.Semaphore(wish.at_once)
+
+        async def run() -> str:
+            async with places:
+                return await _settled_decision(store, wish)
+
+        return await asyncio.gather(*(run() for _ in range(wish.requests)))
 
     return asyncio.run(_with_store(connect, ask))
 
@@ -107,8 +116,9 @@ async def _with_store(
 
 
 async def _decision(store: Store, wish: Wish) -> str:
+    request = wish.request()
     try:
-        return reason(await store.admit(wish.request()))
+        return _told(request, await store.admit(request))
     except StoreUnavailable as error:
         return _explain(error)
 
@@ -121,6 +131,16 @@ async def _settled_decision(store: Store, wish: Wish) -> str:
             await store.settle(settlement(request, request.reservation.amount_nano_usd // 2))
     except StoreUnavailable as error:
         return _explain(error)
+    return _told(request, decision)
+
+
+def _told(request: AdmissionRequest, decision: Decision) -> str:
+    """What was decided; admission also says by its figures whether that was within the cap."""
+    reservation = request.reservation
+    if isinstance(decision, Admitted) and reservation is not None:
+        assert decision.budget is not None
+        if decision.budget.committed_nano_usd > reservation.limit_nano_usd:
+            return "admitted beyond the cap"
     return reason(decision)
 
 

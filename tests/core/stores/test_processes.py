@@ -8,6 +8,9 @@ from .hammering import Wish, ask_at_once, run_in_turn
 
 pytestmark = pytest.mark.promise("R7")
 
+several_callers = pytest.mark.parametrize("callers", [1, 40], ids=["one caller", "many callers"])
+"""A store may let each caller wait for itself alone; the cap for everyone is all callers'."""
+
 
 def test_a_new_store_is_opened_by_all_at_once(
     shared_backend: Backend, processes: Processes
@@ -36,9 +39,12 @@ def test_simultaneous_duplicates_run_once(shared_backend: Backend, processes: Pr
     assert shared_backend.books().running_claims == 1
 
 
-def test_a_cap_holds_across_processes(shared_backend: Backend, processes: Processes) -> None:
+@several_callers
+def test_a_cap_holds_across_processes(
+    shared_backend: Backend, processes: Processes, callers: int
+) -> None:
     """However many hammer on one cap, just as many requests are admitted as it covers."""
-    wish = Wish(requests=40, amount_nano_usd=10, cap_nano_usd=1_005)
+    wish = Wish(requests=40, callers=callers, amount_nano_usd=10, cap_nano_usd=1_005)
     decisions = processes.count(ask_at_once, shared_backend.connect, wish)
     assert decisions == {"admitted": 100, "budget": 220}
     books = shared_backend.books()
@@ -46,15 +52,23 @@ def test_a_cap_holds_across_processes(shared_backend: Backend, processes: Proces
     assert books.open_operations == 100
 
 
-def test_refunds_never_lead_beyond_a_cap(shared_backend: Backend, processes: Processes) -> None:
-    """While others settle below their reservations, what is charged never exceeds the cap."""
-    wish = Wish(requests=40, amount_nano_usd=10, cap_nano_usd=1_005)
+@several_callers
+def test_refunds_never_lead_beyond_a_cap(
+    shared_backend: Backend, processes: Processes, callers: int
+) -> None:
+    """While others settle below their reservations, what is charged and set aside never exceeds the
+    cap, which is reached again and again."""
+    cap, at_once = 8_005, 4
+    wish = Wish(
+        requests=300, at_once=at_once, callers=callers, amount_nano_usd=10, cap_nano_usd=cap
+    )
     decisions = processes.count(run_in_turn, shared_backend.connect, wish)
     assert set(decisions) == {"admitted", "budget"}
     books = shared_backend.books()
     assert books.balanced
     assert books.charged_nano_usd == decisions["admitted"] * 5
-    assert 1_005 - 10 * PROCESSES < books.charged_nano_usd <= 1_005
+    # Refused is only who would not have fitted beside those that were running.
+    assert cap - 10 * PROCESSES * at_once < books.charged_nano_usd <= cap
 
 
 def test_a_rate_limit_holds_across_processes(shared_backend: Backend, processes: Processes) -> None:
