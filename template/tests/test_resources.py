@@ -457,6 +457,17 @@ def test_declared_retries_share_a_reply(client: httpx.Client, sandbox: Sandbox) 
     assert calls(sandbox) == 2
 
 
+def test_only_a_count_declares_a_retry(client: httpx.Client, sandbox: Sandbox) -> None:
+    """A retry counts from one, in as many digits as somebody likes; all else declares nothing."""
+    others = ["0", "0" * 5_000, "-1", "1.5", "many", ""]
+    for count in others:
+        assert not _is_replay(client.post(CHAT, json=question(), headers=_retry(count)))
+    assert calls(sandbox) == len(others)
+    for count in ("01", "1" * 5_000):
+        assert _is_replay(client.post(CHAT, json=question(), headers=_retry(count)))
+    assert calls(sandbox) == len(others)
+
+
 def test_every_equal_body_may_stand_for_a_key(tight: Service, key: str, sandbox: Sandbox) -> None:
     """With `IDEMPOTENCY_FROM_BODY=always` the same question is answered once for each caller who
     has a key; callers without one are too alike for that."""
@@ -470,5 +481,5 @@ def test_every_equal_body_may_stand_for_a_key(tight: Service, key: str, sandbox:
     assert calls(sandbox) == 3
 
 
-def _retry(count: int) -> dict[str, str]:
+def _retry(count: int | str) -> dict[str, str]:
     return {"x-stainless-retry-count": str(count)}

@@ -1,7 +1,7 @@
 """A vendor's wish to be asked later is read in every form in use."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.providers.retry_after import retry_after_seconds
@@ -39,6 +39,7 @@ def test_every_form_is_read(headers: dict[str, str], seconds: float | None) -> N
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
+@example("0\x1f", "\x1c1 ")
 def test_nonsense_raises_nothing(seconds: str, milliseconds: str) -> None:
     """No header breaks the reading, and no wait is negative."""
     headers = {"retry-after": seconds, "retry-after-ms": milliseconds}

@@ -41,6 +41,7 @@ DOCUMENTATION: Final = frozenset({"/docs", "/openapi.json"})
 METRICS: Final = "/metrics"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_RETRY_COUNT = re.compile(r"0*[1-9][0-9]*")
 
 
 class Lifespan(Protocol):
@@ -362,14 +363,13 @@ def _replacement(start: Message) -> ServiceError | None:
 
 def _caller(scope: Scope, headers: dict[str, str]) -> Caller:
     given = headers.get("x-request-id", "")
-    retries = headers.get("x-stainless-retry-count", "0")
     return Caller(
         name="-",
         authenticated=False,
         request_id=given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex,
         route=f"{scope['method']} {scope['path']}",
         idempotency_key=headers.get("idempotency-key"),
-        is_retry=retries.isdecimal() and int(retries) >= 1,
+        is_retry=_RETRY_COUNT.fullmatch(headers.get("x-stainless-retry-count", "")) is not None,
     )
 
 

@@ -28,7 +28,9 @@ def retry_after_seconds(headers: Mapping[str, str], now: Clock) -> float | None:
 
 
 def _number(value: str) -> float | None:
-    return float(value) if _NUMBER.fullmatch(value.strip()) else None
+    # Not of `value` itself: `float` takes fewer characters for blanks than `strip` does.
+    found = _NUMBER.fullmatch(value.strip())
+    return float(found[0]) if found else None
 
 
 def _seconds_until(date: str, now: Clock) -> float | None:
