@@ -176,13 +176,15 @@ with Sandbox.in_thread() as stand_ins, place() as store:
 
 
 @contextmanager
-def stand_ins(environment: Environment, project: Path) -> Iterator[StandIns]:
-    """The project's own sandbox, up until the block ends."""
+def stand_ins(
+    environment: Environment, project: Path, variables: Mapping[str, str] | None = None
+) -> Iterator[StandIns]:
+    """The project's own sandbox under these further variables, up until the block ends."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [environment.python, "-c", _STAND_INS],
             cwd=project,
-            env=environment.variables(),
+            env={**environment.variables(), **(variables or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -195,8 +197,8 @@ def stand_ins(environment: Environment, project: Path) -> Iterator[StandIns]:
                 errors.seek(0)
                 said = errors.read().decode(errors="replace")
                 raise CommandFailed(["the sandbox's server"], "ended at once", said)
-            url, vendors, variables = json.loads(line)
-            yield StandIns(url, tuple(vendors), variables)
+            url, vendors, places = json.loads(line)
+            yield StandIns(url, tuple(vendors), places)
         finally:
             _end(process)
 

@@ -15,7 +15,7 @@ import pytest
 from sandbox.faults import Fault
 from sandbox.model import Reply
 from sandbox.server import Sandbox
-from sandbox.stores import place
+from sandbox.stores import one_server, place
 from tests.asking import ask, calls, pinned
 from tests.running import Service, eventually, running
 
@@ -108,7 +108,7 @@ def webhook() -> Iterator[Webhook]:
 @pytest.fixture(scope="session")
 def new_store() -> Iterator[Callable[[], dict[str, str]]]:
     """Makes the variables of a store that nobody else uses."""
-    with ExitStack() as stack:
+    with one_server(), ExitStack() as stack:
         yield lambda: stack.enter_context(place())
 
 

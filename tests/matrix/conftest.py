@@ -1,4 +1,5 @@
-"""The template's snapshot, and environments that combinations with the same libraries share."""
+"""The template's snapshot, and what combinations share: environments of the same libraries, and the
+servers of stores."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ import json
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from sandbox.stores import one_server
 from tests.matrix.combinations import Combination
 from tests.matrix.progress import SHARED_FOLDER
 from tests.rendering import ROOT, Environment, make_environment, render, take_snapshot
@@ -59,6 +61,13 @@ def environment_of(pytestconfig: pytest.Config) -> EnvironmentOf:
         return Environment(folder)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Mapping[str, str]]:
+    """The variables by which all services of this process have their stores on the same servers."""
+    with one_server() as variables:
+        yield variables
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def test_combination(
     template: Path,
     rendered: Render,
     environment_of: EnvironmentOf,
+    servers: Mapping[str, str],
     mypy_cache: Path,
     pytestconfig: pytest.Config,
     subtests: pytest.Subtests,
@@ -100,12 +101,13 @@ def test_combination(
         with steps.check("imports"):
             use(environment, project, "lint-imports", "--no-cache", "--no-logo")
         with steps.check("boot"):
-            boot_offline(environment, project)
+            boot_offline(environment, project, servers)
         with steps.check("own tests"):
             which = ["tests/checklist"] if pytestconfig.getoption("quick") else []
             # In a folder of its own: pytest's shared one is swept by all that run at once.
             own = ["--basetemp", str(project.with_name("pytest"))]
-            tested = use(environment, project, "python", "-m", "pytest", "--quiet", *own, *which)
+            command = [environment.python, "-m", "pytest", "--quiet", *own, *which]
+            tested = run(command, project, {**environment.variables(), **servers})
             tests = count_passed(tested)
     finally:
         record_property("combination", str(combination))
@@ -128,10 +130,10 @@ def use(environment: Environment, project: Path, program: str, *arguments: str) 
     return run([environment.program(program), *arguments], project, environment.variables())
 
 
-def boot_offline(environment: Environment, project: Path) -> None:
+def boot_offline(environment: Environment, project: Path, servers: Mapping[str, str]) -> None:
     """It is ready, and answers, with every socket but loopback's denied; it tries no other."""
     log = project.with_name(f"{project.name}.log")
-    with stand_ins(environment, project) as sandbox:
+    with stand_ins(environment, project, servers) as sandbox:
         variables = {
             **sandbox.variables,
             "ENVIRONMENT": "development",

@@ -1,9 +1,11 @@
 """What the service's store needs to run, where nobody has given it a place."""
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -15,8 +17,34 @@ def place(given: Mapping[str, str] | None = None) -> Iterator[dict[str, str]]:
     """
     with ExitStack() as stack:
         variables: dict[str, str] = {}
-        for module in pkgutil.iter_modules(__path__):
-            store = importlib.import_module(f"{__name__}.{module.name}")
+        for store in _stores():
             if not (given or {}).get(store.VARIABLE):
                 variables[store.VARIABLE] = stack.enter_context(store.run())
         yield variables
+
+
+@contextmanager
+def one_server() -> Iterator[dict[str, str]]:
+    """Lets each place be on the same server, where a store has one: it is started once, not often.
+
+    Yields the variables that say so, for other processes; for this one they are set.
+    """
+    with ExitStack() as stack:
+        variables: dict[str, str] = {}
+        for store in _stores():
+            name = getattr(store, "SERVER_VARIABLE", None)
+            if name is not None:
+                variables[name] = os.environ.get(name) or stack.enter_context(store.serve())
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        try:
+            yield variables
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+
+
+def _stores() -> Iterator[Any]:
+    for module in pkgutil.iter_modules(__path__):
+        yield importlib.import_module(f"{__name__}.{module.name}")

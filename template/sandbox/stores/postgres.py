@@ -63,8 +63,15 @@ def run() -> Iterator[str]:
         with database_on(server) as url:
             yield url
     else:
-        with temporary_server() as started:
-            yield started.url
+        with serve() as url:
+            yield url
+
+
+@contextmanager
+def serve() -> Iterator[str]:
+    """The URL of a server of one's own."""
+    with temporary_server() as started:
+        yield started.url
 
 
 @contextmanager

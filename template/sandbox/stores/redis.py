@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import redis
 
 VARIABLE = "REDIS_URL"
+SERVER_VARIABLE = "TEST_REDIS_URL"
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
 
@@ -31,7 +32,7 @@ class CannotStart(Exception):
 @contextmanager
 def run() -> Iterator[str]:
     """Yields what the variable is to hold."""
-    given = os.environ.get("TEST_REDIS_URL")
+    given = os.environ.get(SERVER_VARIABLE)
     with _corner(given) if given else serve() as url:
         yield url
 
