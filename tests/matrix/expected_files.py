@@ -9,20 +9,17 @@ from tests.matrix.combinations import Combination
 from tests.matrix.unused_modules import imports_of, module_name
 
 ANSWERS_FILE = ".copier-answers.yml"
-NOT_OFFERED = frozenset({"gemini", "openai_compatible"})
-"""Values whose files are there and tested, but which no question offers yet."""
 
 
 def expected_files(template: Path, combination: Combination) -> set[str]:
     """Every file that is shared or named after a chosen value, or that a chosen one needs."""
     names = {path.relative_to(template) for path in template.rglob("*") if path.is_file()}
-    not_chosen = combination.not_chosen | NOT_OFFERED
-    values = combination.chosen | not_chosen
+    values = combination.chosen | combination.not_chosen
     needed_by = values_that_need(template, values)
     return {
         _rendered_name(name)
         for name in names
-        if not values_named_by(name) & not_chosen
+        if not values_named_by(name) & combination.not_chosen
         and (name not in needed_by or needed_by[name] & combination.chosen)
         and not _is_included(name, names, values)
         and not _is_stub(name, names)

@@ -13,7 +13,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from tests.matrix.blemishes import JINJA
 from tests.matrix.combinations import Axis, read_axes
-from tests.matrix.expected_files import NOT_OFFERED, values_named_by, values_that_need
+from tests.matrix.expected_files import values_named_by, values_that_need
 from tests.rendering import ROOT
 
 TAG = re.compile(r"\{%-?\s*(\w+)")
@@ -48,10 +48,9 @@ def excluded(answers: Mapping[str, object]) -> dict[str, set[str]]:
 
 def needed_by_some() -> dict[str, frozenset[str]]:
     """The modules that some values of an axis share, by name, and these values."""
-    needed = values_that_need(ROOT / "template", {*axis_by_value(), *NOT_OFFERED})
+    needed = values_that_need(ROOT / "template", axis_by_value())
     axes = {frozenset(axis.values) for axis in read_axes()}
-    offered = {path.stem: values - NOT_OFFERED for path, values in needed.items()}
-    return {name: values for name, values in offered.items() if values not in axes}
+    return {path.stem: values for path, values in needed.items() if values not in axes}
 
 
 def nothing_chosen() -> dict[str, object]:
@@ -103,7 +102,7 @@ def test_each_file_of_a_value_is_excluded_with_it(template: Path, value: str) ->
 @pytest.mark.parametrize("name", needed_by_some())
 def test_each_shared_module_is_excluded_where_it_lies(name: str) -> None:
     """A module that some values share is left out by a pattern for each place that has one."""
-    needed = values_that_need(ROOT / "template", {*axis_by_value(), *NOT_OFFERED})
+    needed = values_that_need(ROOT / "template", axis_by_value())
     paths = [path for path in needed if path.stem == name]
     patterns = excluded(nothing_chosen())[name]
     assert {p for path in paths for p in patterns if path.match(p)} == patterns
