@@ -1,7 +1,7 @@
 # Needs Python 3.11 or newer, git and make. uv is taken from the PATH, or put into .uv/ first.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system stress check lint format environment clean
+.PHONY: help demo test suite combinations test-system stress check lint format environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -23,14 +23,24 @@ endif
 # Tests at a time; more than processors make timeouts pass where none should.
 PROCESSES ?= auto
 
+COMBINATIONS := tests/matrix/test_combinations.py
+TWICE := 'import os; print(2 * (os.cpu_count() or 1))'
+
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-17s %s\n", $$1, $$2 }'
 
 demo: environment ## Render a default service, fire each guardrail at it, print what each did
 	$(UV) run python -m tests.demo
 
-test: environment ## The whole suite, in parallel
-	$(UV) run pytest --numprocesses $(PROCESSES) --dist loadgroup
+test: environment ## The whole suite: the next two, the second also when the first fails
+	@$(MAKE) --no-print-directory --keep-going suite combinations
+
+suite: environment ## All tests but those of the combinations, in parallel
+	$(UV) run pytest --numprocesses $(PROCESSES) --dist loadgroup --ignore $(COMBINATIONS)
+
+# Half of its time a combination waits for the limits that its own tests set.
+combinations: environment ## Every combination of the choices, two at a time for each processor
+	$(UV) run pytest --numprocesses $$($(UV) run python -c $(TWICE)) $(COMBINATIONS)
 
 stress: environment ## The races for money, keys and places, ten times as long (ROUNDS=10)
 	$(UV) run pytest --rounds $(or $(ROUNDS),10) tests/resources/test_races.py
@@ -39,7 +49,7 @@ test-system: environment ## What needs Debian's packages, which .ci/run installs
 	$(UV) run pytest --numprocesses auto tests/system
 
 check: lint ## The quick tier: what reads the code, and as few combinations as have each choice once
-	$(UV) run pytest --numprocesses $(PROCESSES) --quick tests/matrix/test_combinations.py
+	$(UV) run pytest --numprocesses $(PROCESSES) --quick $(COMBINATIONS)
 
 lint: environment ## Formatter, linter and type checkers, without changing a file
 	$(UV) run ruff format --check

@@ -176,15 +176,13 @@ with Sandbox.in_thread() as stand_ins, place() as store:
 
 
 @contextmanager
-def stand_ins(
-    environment: Environment, project: Path, variables: Mapping[str, str] | None = None
-) -> Iterator[StandIns]:
-    """The project's own sandbox under these further variables, up until the block ends."""
+def stand_ins(environment: Environment, project: Path) -> Iterator[StandIns]:
+    """The project's own sandbox, up until the block ends."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [environment.python, "-c", _STAND_INS],
             cwd=project,
-            env={**environment.variables(), **(variables or {})},
+            env=environment.variables(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -197,8 +195,8 @@ def stand_ins(
                 errors.seek(0)
                 said = errors.read().decode(errors="replace")
                 raise CommandFailed(["the sandbox's server"], "ended at once", said)
-            url, vendors, places = json.loads(line)
-            yield StandIns(url, tuple(vendors), places)
+            url, vendors, variables = json.loads(line)
+            yield StandIns(url, tuple(vendors), variables)
         finally:
             _end(process)
 

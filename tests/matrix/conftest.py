@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.server import Sandbox
 from sandbox.stores import one_server
 from tests.matrix.combinations import Combination
 from tests.matrix.progress import SHARED_FOLDER
@@ -68,6 +69,13 @@ def servers() -> Iterator[Mapping[str, str]]:
     """The variables by which all services of this process have their stores on the same servers."""
     with one_server() as variables:
         yield variables
+
+
+@pytest.fixture(scope="session")
+def vendors() -> Iterator[Sandbox]:
+    """The stand-ins of all vendors; a service asks those that it knows."""
+    with Sandbox.in_thread() as sandbox:
+        yield sandbox
 
 
 @pytest.fixture(scope="session")

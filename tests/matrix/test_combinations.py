@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sandbox.server import Sandbox
+from sandbox.stores import place
 from tests.matrix.blemishes import blemishes_in
 from tests.matrix.combinations import Combination
 from tests.matrix.conftest import EnvironmentOf, Render
@@ -19,7 +21,7 @@ from tests.matrix.example_environment import faults_of_example
 from tests.matrix.expected_files import expected_files, files_in
 from tests.matrix.progress import chosen_combinations
 from tests.matrix.unused_modules import unused_modules
-from tests.rendering import CommandFailed, Environment, run, service, stand_ins
+from tests.rendering import CommandFailed, Environment, run, service
 
 OFFLINE = Path(__file__).with_name("offline")
 
@@ -67,6 +69,7 @@ def test_combination(
     rendered: Render,
     environment_of: EnvironmentOf,
     servers: Mapping[str, str],
+    vendors: Sandbox,
     mypy_cache: Path,
     pytestconfig: pytest.Config,
     subtests: pytest.Subtests,
@@ -101,7 +104,7 @@ def test_combination(
         with steps.check("imports"):
             use(environment, project, "lint-imports", "--no-cache", "--no-logo")
         with steps.check("boot"):
-            boot_offline(environment, project, servers)
+            boot_offline(environment, project, vendors)
         with steps.check("own tests"):
             which = ["tests/checklist"] if pytestconfig.getoption("quick") else []
             # In a folder of its own: pytest's shared one is swept by all that run at once.
@@ -130,12 +133,13 @@ def use(environment: Environment, project: Path, program: str, *arguments: str) 
     return run([environment.program(program), *arguments], project, environment.variables())
 
 
-def boot_offline(environment: Environment, project: Path, servers: Mapping[str, str]) -> None:
+def boot_offline(environment: Environment, project: Path, vendors: Sandbox) -> None:
     """It is ready, and answers, with every socket but loopback's denied; it tries no other."""
     log = project.with_name(f"{project.name}.log")
-    with stand_ins(environment, project, servers) as sandbox:
+    with place() as store:
         variables = {
-            **sandbox.variables,
+            **vendors.environment(),
+            **store,
             "ENVIRONMENT": "development",
             "SERVICE_API_KEYS": "matrix:key-of-the-matrix",
             "PYTHONPATH": str(OFFLINE),

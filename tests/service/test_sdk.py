@@ -1,6 +1,5 @@
 """OpenAI's Python SDK gets from the service what it gets from OpenAI."""
 
-import json
 from typing import Any
 
 import openai
@@ -9,7 +8,7 @@ import pytest
 from sandbox.faults import Fault
 from sandbox.server import Sandbox
 
-from .asking import QUESTION, WEATHER, ask, calls, text_of
+from .asking import QUESTION, ask, calls, text_of
 from .conftest import RATE_LIMIT
 from .serving import Service, eventually
 
@@ -52,51 +51,6 @@ def test_a_stream(client: openai.OpenAI, sandbox: Sandbox) -> None:
     assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "stop"
     assert last.choices == []
     assert last.usage is not None and last.usage.completion_tokens > 0
-
-
-@pytest.mark.parametrize("model", ["openai", "anthropic"])
-def test_a_tool_call(client: openai.OpenAI, model: str) -> None:
-    """A model's wish to call a tool comes through, and so does the tool's answer to it."""
-    pinned = next(m.id for m in client.models.list() if m.id.startswith(f"{model}/"))
-    question = {"role": "user", "content": "How is the weather?"}
-    asked = client.chat.completions.create(
-        model=pinned,
-        messages=[question],  # type: ignore[list-item]
-        tools=[WEATHER],
-    )
-    message = asked.choices[0].message
-    assert asked.choices[0].finish_reason == "tool_calls"
-    assert message.tool_calls is not None
-    (call,) = message.tool_calls
-    assert call.type == "function"
-    assert call.function.name == "get_weather"
-    assert "city" in json.loads(call.function.arguments)
-    answered = client.chat.completions.create(
-        model=pinned,
-        messages=[
-            question,  # type: ignore[list-item]
-            message.model_dump(exclude_none=True),  # type: ignore[list-item]
-            {"role": "tool", "tool_call_id": call.id, "content": "It rains."},
-        ],
-        tools=[WEATHER],
-    )
-    assert text_of(answered) == "The tool answered: It rains."
-
-
-@pytest.mark.parametrize("model", ["openai", "anthropic"])
-def test_a_streamed_tool_call(client: openai.OpenAI, model: str) -> None:
-    """The SDK puts a tool call together from its pieces."""
-    pinned = next(m.id for m in client.models.list() if m.id.startswith(f"{model}/"))
-    with client.chat.completions.stream(
-        model=pinned,
-        messages=[{"role": "user", "content": "How is the weather?"}],
-        tools=[WEATHER],
-    ) as stream:
-        message = stream.get_final_completion().choices[0].message
-    assert message.tool_calls is not None
-    (call,) = message.tool_calls
-    assert call.function.name == "get_weather"
-    assert "city" in json.loads(call.function.arguments)
 
 
 def test_the_models(client: openai.OpenAI) -> None:

@@ -51,14 +51,20 @@ class ImagePart(_Strict):
 
 
 class FunctionCall(_Strict):
+    """`parsed_arguments`: `arguments` once more, as OpenAI's SDK has read them."""
+
     name: str
     arguments: str
+    parsed_arguments: Any = None
 
 
 class ToolCallItem(_Strict):
+    """`index`: its place in the list, as a stream has told it."""
+
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
+    index: int | None = None
 
 
 TextContent = str | list[TextPart]
@@ -77,7 +83,8 @@ class UserMessage(_Strict):
 
 
 class AssistantMessage(_Strict):
-    """Takes back what the service answered, members without content included."""
+    """Takes back what the service answered, members without content and what OpenAI's SDK makes of
+    it included. `parsed`: `content` once more, as the SDK has read it."""
 
     role: Literal["assistant"]
     content: str | list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]] | None = (
@@ -89,6 +96,7 @@ class AssistantMessage(_Strict):
     audio: None = None
     function_call: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    parsed: Any = None
 
 
 class ToolMessage(_Strict):
