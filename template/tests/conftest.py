@@ -15,7 +15,7 @@ import pytest
 from sandbox.faults import Fault
 from sandbox.model import Reply
 from sandbox.server import Sandbox
-from sandbox.stores import one_server, place
+from sandbox.stores import place, servers
 from tests.asking import ask, calls, pinned
 from tests.running import Service, eventually, running
 
@@ -108,7 +108,9 @@ def webhook() -> Iterator[Webhook]:
 @pytest.fixture(scope="session")
 def new_store() -> Iterator[Callable[[], dict[str, str]]]:
     """Makes the variables of a store that nobody else uses."""
-    with one_server(), ExitStack() as stack:
+    with servers() as variables, ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        for name, url in variables.items():
+            patch.setenv(name, url)
         yield lambda: stack.enter_context(place())
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import stores
 from sandbox.server import Sandbox
-from sandbox.stores import one_server
 from tests.matrix.combinations import Combination
 from tests.matrix.progress import SHARED_FOLDER
 from tests.rendering import ROOT, Environment, make_environment, render, take_snapshot
@@ -66,8 +66,11 @@ def environment_of(pytestconfig: pytest.Config) -> EnvironmentOf:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Mapping[str, str]]:
-    """The variables by which all services of this process have their stores on the same servers."""
-    with one_server() as variables:
+    """The variables by which all services of this process have their stores on the same servers.
+
+    They are set nowhere: the other tests want servers of their own.
+    """
+    with stores.servers() as variables:
         yield variables
 
 

@@ -71,6 +71,7 @@ def test_combination(
     servers: Mapping[str, str],
     vendors: Sandbox,
     mypy_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
     pytestconfig: pytest.Config,
     subtests: pytest.Subtests,
     record_property: Callable[[str, object], None],
@@ -80,6 +81,8 @@ def test_combination(
     steps = Steps(subtests)
     started = time.monotonic()
     tests = 0
+    for name, url in servers.items():
+        monkeypatch.setenv(name, url)
     try:
         with steps.needed("render"):
             project = rendered(combination)

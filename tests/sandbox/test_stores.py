@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sandbox.stores import one_server, place
+from sandbox.stores import place, servers
 
 SERVERS = {"TEST_DATABASE_URL": "DATABASE_URL", "TEST_REDIS_URL": "REDIS_URL"}
 
@@ -16,22 +16,23 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_places_share_one_server() -> None:
-    """Each place is another one on the same server, and afterwards nothing points to it."""
-    with one_server() as variables, place() as one, place() as other:
-        assert variables == {name: os.environ[name] for name in SERVERS}
-        for server, store in SERVERS.items():
-            assert one[store] != other[store]
+def test_places_share_one_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the variables are set, each place is another one on the same server."""
+    with servers() as variables:
+        assert variables.keys() == SERVERS.keys() and not SERVERS.keys() & os.environ.keys()
+        for name, url in variables.items():
+            monkeypatch.setenv(name, url)
+        with place() as one, place() as other:
             assert one["SQLITE_PATH"] != other["SQLITE_PATH"]
-            netlocs = {urlsplit(url).netloc for url in (one[store], other[store])}
-            assert netlocs == {urlsplit(variables[server]).netloc}
-    assert not SERVERS.keys() & os.environ.keys()
+            for server, store in SERVERS.items():
+                assert one[store] != other[store]
+                netlocs = {urlsplit(url).netloc for url in (one[store], other[store])}
+                assert netlocs == {urlsplit(variables[server]).netloc}
 
 
 def test_a_server_that_is_there_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the variables name already is left as it is."""
+    """Whatever the variables name already is taken as it is."""
     for name in SERVERS:
         monkeypatch.setenv(name, "some://where")
-    with one_server() as variables:
+    with servers() as variables:
         assert variables == dict.fromkeys(SERVERS, "some://where")
-    assert {name: os.environ[name] for name in SERVERS} == variables

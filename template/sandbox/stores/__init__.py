@@ -24,25 +24,16 @@ def place(given: Mapping[str, str] | None = None) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def one_server() -> Iterator[dict[str, str]]:
-    """Lets each place be on the same server, where a store has one: it is started once, not often.
-
-    Yields the variables that say so, for other processes; for this one they are set.
-    """
+def servers() -> Iterator[dict[str, str]]:
+    """One server of each store that has servers. Where the variables that this yields are set, each
+    place is on that server, which is started once, not often."""
     with ExitStack() as stack:
         variables: dict[str, str] = {}
         for store in _stores():
             name = getattr(store, "SERVER_VARIABLE", None)
             if name is not None:
                 variables[name] = os.environ.get(name) or stack.enter_context(store.serve())
-        before = {name: os.environ.get(name) for name in variables}
-        os.environ.update(variables)
-        try:
-            yield variables
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
+        yield variables
 
 
 def _stores() -> Iterator[Any]:
