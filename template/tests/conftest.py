@@ -137,7 +137,7 @@ def environment(
 
 @pytest.fixture(scope="session")
 def _service(environment: dict[str, str]) -> Iterator[Service]:
-    with running(environment, forked=False) as service:
+    with running(environment) as service:
         yield service
 
 

@@ -61,26 +61,29 @@ class Service:
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
-    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The JSON lines logged so far, those of one event if wanted."""
+    def lines(self, event: str | None = None, holding: str = "") -> list[dict[str, Any]]:
+        """The JSON lines logged so far, those of one event or with this text if wanted."""
         # The last one may not be written whole yet.
         *written, _ = self.output().split("\n")
-        lines = [json.loads(line) for line in written if line.startswith("{")]
+        lines = [json.loads(line) for line in written if line.startswith("{") and holding in line]
         return [line for line in lines if event is None or line.get("event") == event]
 
     def line_of(self, request_id: str) -> dict[str, Any]:
         """The line of one request; it is written just after the response."""
         return eventually(
             lambda: next(
-                (line for line in self.lines("request") if line["request_id"] == request_id), None
+                (
+                    line
+                    for line in self.lines("request", holding=request_id)
+                    if line["request_id"] == request_id
+                ),
+                None,
             )
         )
 
 
 @contextmanager
-def running(
-    environment: Mapping[str, str], module: str = "app", *, forked: bool = CAN_FORK
-) -> Iterator[Service]:
+def running(environment: Mapping[str, str], module: str = "app") -> Iterator[Service]:
     """The service under exactly these variables, up until the block ends."""
     port = free_port()
     variables = {"PORT": str(port), **environment}
@@ -88,7 +91,7 @@ def running(
         log = Path(folder) / "service.log"
         log.touch()
         process: Process
-        if forked:
+        if CAN_FORK:
             process = fork(_variables(variables), FOLDER, log, module)
         else:
             with log.open("wb") as output:

@@ -31,6 +31,9 @@ def blemishes_in(project: Path, combination: Combination) -> list[str]:
             continue
         text = path.read_text(encoding="utf-8")
         found += [f"{name}: {scar}" for scar in _scars(text, path.suffix)]
+        found += [f"{name}: its name is a trace of {value}" for value in _traces(name, combination)]
+        if not JINJA.search(text) and not any(_traces(text, combination)):
+            continue
         for number, line in enumerate(text.splitlines(), 1):
             if JINJA.search(line):
                 found.append(f"{name}:{number}: Jinja: {line.strip()}")
@@ -38,7 +41,6 @@ def blemishes_in(project: Path, combination: Combination) -> list[str]:
                 f"{name}:{number}: a trace of {value}: {line.strip()}"
                 for value in _traces(line, combination)
             ]
-        found += [f"{name}: its name is a trace of {value}" for value in _traces(name, combination)]
     return found
 
 

@@ -490,7 +490,7 @@ def _value(body: bytes) -> object:
 
 
 def _complaint(value: object) -> _Complaint:
-    """Reads `{"error": {...}}`, `{"error": "..."}`, `{"detail": "..."}`, FastAPI's list of places,
+    """Reads `{"error": {...}}`, `{"error": "..."}`, `{"detail": "..."}`, Pydantic's list of places,
     `{"message": "...", "object": "error"}`, a list of any of these, and bare text."""
     for _ in range(_MAX_NESTING):
         if isinstance(value, list) and value:
@@ -525,7 +525,7 @@ def _status(error: Fields) -> int | None:
 
 
 def _place(loc: object) -> str | None:
-    """FastAPI's `["body", "messages", 0, "name"]` as `messages.0.name`."""
+    """Pydantic's `["body", "messages", 0, "name"]` as `messages.0.name`."""
     if not isinstance(loc, list):
         return None
     steps = [str(step) for step in loc if isinstance(step, str | int)]
