@@ -53,16 +53,15 @@ class Progress:
         slowest = sorted(self._ended.values(), key=lambda p: p["seconds"], reverse=True)
         for properties in slowest[:SLOWEST]:
             terminalreporter.write_line(f"{_result(properties)}: {_steps(properties)}")
-        missing = [name for name in self._ids if not self._passed(name)]
-        count, total = len(self._ids) - len(missing), len(self._ids)
+        failed = [name for name, properties in self._ended.items() if properties["failed"]]
+        count, total = len(self._ended) - len(failed), len(self._ids)
         tests = sum(properties["own_tests"] for properties in self._ended.values())
         line = f"{count} of {total} combinations, {tests} tests of their own"
-        terminalreporter.write_line(line, green=not missing, red=bool(missing), bold=True)
-        if missing:
-            terminalreporter.write_line(f"failed, or not run: {', '.join(missing)}", red=True)
-
-    def _passed(self, name: str) -> bool:
-        return name in self._ended and not self._ended[name]["failed"]
+        terminalreporter.write_line(line, green=count == total, red=count != total, bold=True)
+        if failed:
+            terminalreporter.write_line(f"failed: {', '.join(failed)}", red=True)
+        if not_run := total - len(self._ended):
+            terminalreporter.write_line(f"not run: {not_run}", red=True)
 
     def _estimate(self) -> str:
         left = len(self._ids) - len(self._ended)
