@@ -7,6 +7,9 @@ from typing import Final
 # Providers
 MAX_CONCURRENT_CALLS: Final = 64
 """Calls to one provider at a time, in one process; more wait within their deadline."""
+KEEP_ALIVE_SECONDS: Final = 4.0
+"""A connection that has been idle for longer is not used again. Below the five seconds after which
+uvicorn (and so vLLM) and Node hang up, since a call that meets the hang-up may have been billed."""
 MAX_REPLY_BYTES: Final = 8 * 1024 * 1024
 BACKOFF_BASE_SECONDS: Final = 0.5
 """The first wait before a retry; each further one doubles, with up to a quarter of jitter."""

@@ -116,6 +116,7 @@ class Service:
                     timeouts,
                     max_reply_bytes=policy.MAX_REPLY_BYTES,
                     max_connections=policy.MAX_CONCURRENT_CALLS,
+                    keep_alive_seconds=policy.KEEP_ALIVE_SECONDS,
                 ),
             )
             for name, provider in configuration.providers.items()

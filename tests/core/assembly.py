@@ -85,7 +85,13 @@ async def open_providers(
 
     def transport(base_url: str) -> Transport:
         timeouts = Timeouts(5, silence_seconds, silence_seconds)
-        return Transport(base_url, timeouts, max_reply_bytes=1_000_000, max_connections=64)
+        return Transport(
+            base_url,
+            timeouts,
+            max_reply_bytes=1_000_000,
+            max_connections=64,
+            keep_alive_seconds=4,
+        )
 
     openai = Provider(OpenAI(openai_settings), transport(openai_settings.base_url))
     anthropic = Provider(Anthropic(anthropic_settings), transport(anthropic_settings.base_url))

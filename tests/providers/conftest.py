@@ -1,15 +1,19 @@
 """Adapters with known keys, and a server that speaks bytes, so that it can misspeak."""
 
 import asyncio
+import socket
+import ssl
+import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
+import trustme
 from pydantic import SecretStr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "template"))
@@ -29,9 +33,15 @@ MakeGemini = Callable[..., Gemini]
 MakeCompatible = Callable[..., OpenAICompatible]
 
 
+Loop = tuple[str, dict[str, bool]]
+ASYNCIO: Loop = ("asyncio", {})
+UVLOOP: Loop = ("asyncio", {"use_uvloop": True})
+"""What a service runs on."""
+
+
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> Loop:
+    return ASYNCIO
 
 
 @pytest.fixture
@@ -92,6 +102,16 @@ def openai_compatible() -> MakeCompatible:
     return make
 
 
+class HasOptions(Protocol):
+    """A socket, or what asyncio shows of one."""
+
+    def setsockopt(self, level: int, option: int, value: bytes, /) -> None: ...
+
+
+def reset_on_close(peer: HasOptions) -> None:
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 @dataclass
 class Visit:
     """One connection: what came in on it, and whether the client has hung up."""
@@ -122,7 +142,9 @@ class Visit:
         self.hung_up.set()
 
     def reset(self) -> None:
-        """Ends the connection with RST."""
+        """Ends the connection with RST; without the option it would be a plain FIN."""
+        if peer := self.writer.get_extra_info("socket"):  # none once it is lost, under TLS
+            reset_on_close(peer)
         self.writer.transport.abort()
 
 
@@ -141,7 +163,12 @@ class RawServer:
 
 
 Script = Callable[[Visit], Awaitable[object]]
-Serve = Callable[[Script], AbstractAsyncContextManager[RawServer]]
+
+
+class Serve(Protocol):
+    def __call__(
+        self, script: Script, tls: ssl.SSLContext | None = None
+    ) -> AbstractAsyncContextManager[RawServer]: ...
 
 
 @pytest.fixture
@@ -149,7 +176,7 @@ def serve() -> Serve:
     """Runs a script for every connection, then closes it."""
 
     @asynccontextmanager
-    async def run(script: Script) -> AsyncIterator[RawServer]:
+    async def run(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
         running: set[asyncio.Task[None]] = set()
 
         async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -166,7 +193,7 @@ def serve() -> Serve:
                 running.discard(task)
                 writer.close()
 
-        listener = await asyncio.start_server(visit, "127.0.0.1", 0)
+        listener = await asyncio.start_server(visit, "127.0.0.1", 0, ssl=tls)
         server = RawServer(listener.sockets[0].getsockname()[1])
         try:
             yield server
@@ -179,20 +206,75 @@ def serve() -> Serve:
     return run
 
 
-Connect = Callable[[str], AbstractAsyncContextManager[Transport]]
+class Connect(Protocol):
+    def __call__(
+        self, base_url: str, **limits: float
+    ) -> AbstractAsyncContextManager[Transport]: ...
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Signs certificates; nobody believes it unless told to."""
+    return trustme.CA()
+
+
+IssueCertificate = Callable[[str], ssl.SSLContext]
+
+
+@pytest.fixture(scope="session")
+def certified(authority: trustme.CA) -> IssueCertificate:
+    """What a server of that name, or address, needs for TLS."""
+
+    def issue(name: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert(name).configure_cert(context)
+        return context
+
+    return issue
 
 
 @pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """Opens a transport with limits of fractions of a second and of a few kilobytes."""
+def trusted(
+    authority: trustme.CA, clean_network: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Has the authority believed, by the variable that OpenSSL reads."""
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+
+
+@pytest.fixture
+def clean_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither proxies nor certificates of whoever runs the tests."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def connect(clean_network: None) -> Connect:
+    """Opens a transport with limits of fractions of a second and of a few kilobytes, or others."""
 
     @asynccontextmanager
-    async def run(base_url: str) -> AsyncIterator[Transport]:
-        timeouts = Timeouts(connect_seconds=0.4, first_byte_seconds=0.6, idle_seconds=0.3)
-        transport = Transport(base_url, timeouts, max_reply_bytes=10_000, max_connections=4)
+    async def run(base_url: str, **limits: float) -> AsyncIterator[Transport]:
+        limits = {
+            "connect_seconds": 0.4,
+            "first_byte_seconds": 0.6,
+            "idle_seconds": 0.3,
+            "keep_alive_seconds": 10,
+            "max_connections": 4,
+            **limits,
+        }
+        transport = Transport(
+            base_url,
+            Timeouts(
+                limits["connect_seconds"], limits["first_byte_seconds"], limits["idle_seconds"]
+            ),
+            max_reply_bytes=10_000,
+            max_connections=int(limits["max_connections"]),
+            keep_alive_seconds=limits["keep_alive_seconds"],
+        )
         try:
             yield transport
         finally:

@@ -3,57 +3,30 @@
 import asyncio
 import gzip
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from app.errors import Billing, ProviderError, ProviderTimeout, ProviderUnavailable
-from app.providers.base import HTTPCall, ServerSentEvent
-from app.providers.transport import Response, Transport
+from app.errors import Billing, ProviderTimeout, ProviderUnavailable
+from app.providers.base import ServerSentEvent
 
+from .asking import (
+    BOTH_WAYS,
+    CALL,
+    CHUNKED,
+    EVENTS,
+    JSON,
+    OK,
+    Ask,
+    chunk,
+    collect,
+    failure_of,
+    post,
+    whole,
+)
 from .conftest import Connect, Serve, Visit
 
 pytestmark = pytest.mark.anyio
-
-CALL = HTTPCall("/chat", {"authorization": "Bearer sk-MARKED-KEY"}, b'{"prompt":"MARKED-PROMPT"}')
-OK = b"HTTP/1.1 200 OK\r\n"
-JSON = OK + b"Content-Type: application/json\r\n"
-EVENTS = OK + b"Content-Type: text/event-stream\r\n"
-CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-
-
-def whole(body: bytes, head: bytes = JSON) -> bytes:
-    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-async def post(transport: Transport) -> Response:
-    return await transport.post(CALL, request_id="request-1")
-
-
-async def collect(transport: Transport) -> list[ServerSentEvent]:
-    async with transport.stream(CALL, request_id="request-1") as response:
-        assert response.body is None
-        return [event async for event in response.events()]
-
-
-Ask = Callable[[Transport], Coroutine[Any, Any, object]]
-BOTH_WAYS = pytest.mark.parametrize("ask", [post, collect], ids=["json", "stream"])
-
-
-async def failure_of(ask: Ask, transport: Transport) -> ProviderError:
-    started = time.monotonic()
-    with pytest.raises(ProviderError) as caught:
-        await ask(transport)
-    assert time.monotonic() - started < 5
-    said = f"{caught.value!s} {caught.value.__cause__!s}"
-    assert "MARKED" not in said
-    return caught.value
-
 
 # Nothing was sent
 
@@ -400,24 +373,6 @@ async def test_connections_are_kept_and_cookies_are_not(serve: Serve, connect: C
     assert b"cookie" not in b"".join(server.requests).lower()
 
 
-async def test_a_kept_connection_that_closes_under_a_call_is_ambiguous(
-    serve: Serve, connect: Connect
-) -> None:
-    """A call that meets the server's close is not repeated: it was on the wire once."""
-
-    async def script(visit: Visit) -> None:
-        await visit.receive()
-        await visit.send(whole(b"{}"))
-        await visit.receive()
-
-    async with serve(script) as server, connect(server.url) as transport:
-        await post(transport)
-        error = await failure_of(post, transport)
-    assert isinstance(error, ProviderUnavailable)
-    assert error.billing is Billing.AMBIGUOUS
-    assert len(server.requests) == 2
-
-
 async def test_redirects_are_not_followed(serve: Serve, connect: Connect) -> None:
     """A redirect is an answer like any other: the key goes to no other place."""
 
@@ -487,44 +442,6 @@ async def test_an_endless_error_is_cut(serve: Serve, connect: Connect) -> None:
         response = await post(transport)
     assert response.status == 500
     assert len(response.body) == 65_536
-
-
-async def test_a_proxy_from_the_environment_is_used(
-    monkeypatch: pytest.MonkeyPatch, serve: Serve, connect: Connect
-) -> None:
-    """`HTTP_PROXY` takes the calls of `http` URLs, `NO_PROXY` takes hosts out again."""
-
-    async def script(visit: Visit) -> None:
-        await visit.receive()
-        await visit.send(whole(b"{}"))
-
-    async with serve(script) as proxy:
-        monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
-        async with connect("http://model.invalid/v1") as transport:
-            await post(transport)
-        assert proxy.requests[0].startswith(b"POST http://model.invalid/v1/chat HTTP/1.1\r\n")
-        monkeypatch.setenv("no_proxy", "model.invalid")
-        async with connect("http://model.invalid/v1") as transport:
-            error = await failure_of(post, transport)
-    assert error.billing is Billing.NOTHING
-    assert len(proxy.requests) == 1
-
-
-async def test_a_proxy_that_refuses_the_tunnel_costs_nothing(
-    monkeypatch: pytest.MonkeyPatch, serve: Serve, connect: Connect
-) -> None:
-    """`https` URLs go through CONNECT; the vendor never hears of a refused one."""
-
-    async def script(visit: Visit) -> None:
-        await visit.reader.readuntil(b"\r\n\r\n")
-        await visit.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-
-    async with serve(script) as proxy:
-        monkeypatch.setenv("https_proxy", f"http://user:MARKED-KEY@127.0.0.1:{proxy.port}")
-        async with connect("https://model.invalid/v1") as transport:
-            error = await failure_of(post, transport)
-    assert isinstance(error, ProviderUnavailable)
-    assert error.billing is Billing.NOTHING
 
 
 async def test_parallel_calls_have_a_connection_each(serve: Serve, connect: Connect) -> None:

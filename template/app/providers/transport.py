@@ -6,15 +6,19 @@ call may take as a whole is its caller's business: cancelling it closes the conn
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import selectors
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 
 from ..errors import Billing, ProviderError, ProviderTimeout, ProviderUnavailable
@@ -24,6 +28,8 @@ from .sse import EventParser, EventTooLarge
 _MAX_ERROR_BYTES: Final = 65_536
 _STREAM_OVERHEAD: Final = 64
 """Bytes of a stream for each byte of the same reply in one piece: a frame for every token."""
+_Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
+"""The first has no bound on the number of a socket; Windows, which lacks it, has none either."""
 
 _FAULTS: Final = (
     aiohttp.ClientError,
@@ -35,8 +41,8 @@ _FAULTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """`connect_seconds` bounds TCP and TLS, `first_byte_seconds` everything up to the headers,
-    `idle_seconds` each silence in the body."""
+    """`connect_seconds` bounds the way to a new connection (name, TCP, proxy, TLS),
+    `first_byte_seconds` everything up to the headers, `idle_seconds` each silence in the body."""
 
     connect_seconds: float
     first_byte_seconds: float
@@ -123,16 +129,27 @@ class StreamedResponse:
 
 
 class Transport:
-    """Belongs to the event loop of its first call."""
+    """Belongs to the event loop of its first call.
+
+    A connection that has been idle for `keep_alive_seconds` is not used again.
+    """
 
     def __init__(
-        self, base_url: str, timeouts: Timeouts, *, max_reply_bytes: int, max_connections: int
+        self,
+        base_url: str,
+        timeouts: Timeouts,
+        *,
+        max_reply_bytes: int,
+        max_connections: int,
+        keep_alive_seconds: float,
     ) -> None:
         self._base_url = base_url.rstrip("/")
-        self._proxy = _proxy_for(base_url)
+        self._proxy = proxy_for(base_url)
         self._timeouts = timeouts
         self._max_reply_bytes = max_reply_bytes
         self._max_connections = max_connections
+        self._keep_alive_seconds = keep_alive_seconds
+        self._tls = _tls_context() if _needs_tls(base_url, self._proxy) else True
         self._client: aiohttp.ClientSession | None = None
 
     async def post(self, call: HTTPCall, *, request_id: str) -> Response:
@@ -156,16 +173,18 @@ class Transport:
     async def _open(self, call: HTTPCall, request_id: str) -> AsyncIterator[StreamedResponse]:
         response = await self._send(call, request_id)
         try:
+            if response.status == 407:  # only a proxy says so: the vendor has heard nothing
+                raise _proxy_refuses(407)
             yield StreamedResponse(response, self._timeouts.idle_seconds, self._max_reply_bytes)
         finally:
             # After the end of a body its connection is back in the pool, and this does nothing.
             response.close()
 
     async def _send(self, call: HTTPCall, request_id: str) -> aiohttp.ClientResponse:
-        progress = _Progress()
+        progress = _Progress(self._timeouts)
         headers = {**call.headers, "accept-encoding": "identity", "x-request-id": request_id}
         try:
-            async with asyncio.timeout(self._timeouts.first_byte_seconds):
+            async with progress.limit:
                 return await self._session().post(
                     self._base_url + call.path,
                     data=call.body,
@@ -175,21 +194,24 @@ class Transport:
                     trace_request_ctx=progress,
                 )
         except _FAULTS as error:
-            if progress.is_connected:
+            if progress.is_sent:
                 raise _broken(error, "before it answered") from None
             raise _not_connected(error) from None
 
     def _session(self) -> aiohttp.ClientSession:
         if self._client is None:
             trace = aiohttp.TraceConfig()
-            trace.on_connection_create_end.append(_note_connection)
-            trace.on_connection_reuseconn.append(_note_connection)
+            trace.on_connection_create_start.append(_tell(_Progress.connect))
+            trace.on_connection_create_end.append(_tell(_Progress.connected))
+            trace.on_request_headers_sent.append(_tell(_Progress.sent))
             self._client = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._max_connections),
-                # The wait for a free connection is the bulkhead's, so `connect` has no bound.
-                timeout=aiohttp.ClientTimeout(
-                    total=None, connect=None, sock_connect=self._timeouts.connect_seconds
+                connector=_Connector(
+                    limit=self._max_connections,
+                    keepalive_timeout=self._keep_alive_seconds,
+                    ssl=self._tls,
                 ),
+                # The limits are those of `_Progress` and of the readers.
+                timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trace_configs=[trace],
@@ -197,19 +219,80 @@ class Transport:
         return self._client
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Hands out no kept connection on which its server has closed, or spoken, while it was idle.
+
+    aiohttp goes by what the event loop has heard by then, and takes an answer that nobody asked
+    for as that of the next call: github.com/aio-libs/aiohttp/issues/13656.
+    """
+
+    def __init__(self, *, limit: int, keepalive_timeout: float, ssl: ssl.SSLContext | bool) -> None:
+        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout, ssl=ssl)
+        self._used: WeakSet[object] = WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[aiohttp.tracing.Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            # From here to the first byte sent nothing is awaited.
+            if connection.protocol not in self._used:
+                self._used.add(connection.protocol)
+                return connection
+            if _is_quiet(connection):
+                return connection
+            connection.close()
+
+
+def _is_quiet(connection: Connection) -> bool:
+    """Whether nothing has come on an idle connection, be it bytes or its end."""
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None or protocol.should_close:
+        return False
+    with _Selector() as selector:
+        selector.register(transport.get_extra_info("socket"), selectors.EVENT_READ)
+        return not selector.select(0)
+
+
 class _Progress:
-    """Whether a call has got its connection: from then on it may have reached the vendor."""
+    """How far a call has got, and the limit that it is under until it is answered."""
 
-    is_connected = False
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.is_sent = False
+        """From then on it may have reached the vendor."""
+        self._loop = asyncio.get_running_loop()
+        self._connect_seconds = timeouts.connect_seconds
+        self._answered_by = self._loop.time() + timeouts.first_byte_seconds
+        self.limit = asyncio.timeout_at(self._answered_by)
+
+    def connect(self) -> None:
+        # Begins behind the wait for a free connection, which is the bulkhead's affair.
+        connected_by = self._loop.time() + self._connect_seconds
+        self.limit.reschedule(min(connected_by, self._answered_by))
+
+    def connected(self) -> None:
+        self.limit.reschedule(self._answered_by)
+
+    def sent(self) -> None:
+        # aiohttp tells this just before it writes the first header.
+        self.is_sent = True
 
 
-async def _note_connection(
-    session: aiohttp.ClientSession, context: SimpleNamespace, params: object
-) -> None:
-    context.trace_request_ctx.is_connected = True
+def _tell(
+    step: Callable[[_Progress], None],
+) -> Callable[[aiohttp.ClientSession, SimpleNamespace, object], Awaitable[None]]:
+    async def note(
+        session: aiohttp.ClientSession, context: SimpleNamespace, params: object
+    ) -> None:
+        step(context.trace_request_ctx)
+
+    return note
 
 
-def _proxy_for(base_url: str) -> str | None:
+def proxy_for(base_url: str) -> str | None:
     """Of `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, read as other programs read them."""
     url = urlsplit(base_url)
     proxy = getproxies().get(url.scheme)
@@ -218,13 +301,32 @@ def _proxy_for(base_url: str) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+def _needs_tls(base_url: str, proxy: str | None) -> bool:
+    return any(url.lower().startswith("https:") for url in (base_url, proxy or ""))
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Believes the system's authorities; OpenSSL reads `SSL_CERT_FILE` and `SSL_CERT_DIR`."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 def _not_connected(error: Exception) -> ProviderError:
     if isinstance(error, TimeoutError):
         return ProviderTimeout("no connection within the limit", billing=Billing.NOTHING)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return _proxy_refuses(error.status)
     # The operating system's reason is safe to tell; aiohttp's own words name the proxy's password.
     reason = getattr(error, "os_error", "") or getattr(error, "certificate_error", "")
     return ProviderUnavailable(
         f"no connection: {type(error).__name__} {reason}".rstrip(), billing=Billing.NOTHING
+    )
+
+
+def _proxy_refuses(status: int) -> ProviderUnavailable:
+    return ProviderUnavailable(
+        f"no connection: the proxy answered {status}", billing=Billing.NOTHING
     )
 
 
