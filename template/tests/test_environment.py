@@ -259,6 +259,22 @@ def test_credentials_in_an_address_are_not_echoed(load: Load) -> None:
     assert "canary" not in str(refused.value)
 
 
+@pytest.mark.parametrize("proxy", ["socks5://me:canary@proxy:1080", "http://", "proxy:canary"])
+def test_a_proxy_that_cannot_be_one_is_named(problems: Problems, proxy: str) -> None:
+    """A proxy is http or https, and is judged where it stands before a provider; its credentials
+    stay unsaid."""
+    url = dict.fromkeys(BASE_URLS.values(), "https://models.example.com/v1")
+    refused = problems(**url, HTTPS_PROXY=proxy, https_proxy=None)
+    assert set(refused) == {"HTTPS_PROXY"} and "canary" not in refused["HTTPS_PROXY"]
+    assert problems(**url, NO_PROXY="example.com", no_proxy=None) == {}
+
+
+def test_certificates_that_are_not_there_are_named(problems: Problems, tmp_path: Path) -> None:
+    """A path to authorities that vouches for nobody would fail each call, and never say why."""
+    assert set(problems(SSL_CERT_FILE="/nowhere/ca.pem")) == {"SSL_CERT_FILE"}
+    assert set(problems(SSL_CERT_FILE=None, SSL_CERT_DIR=str(tmp_path))) == {"SSL_CERT_DIR"}
+
+
 # Prices
 
 

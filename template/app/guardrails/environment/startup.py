@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings
 
 from ...providers.base import ProviderSettings
 from ...storage.base import StoreSettings
+from .network import certificate_problems, proxy_problem
 from .settings import SECRETS_FOLDER, Settings
 from .values import check_http_url, is_placeholder, production_problem
 
@@ -88,6 +89,7 @@ def load(
     judged: list[Problem] = []
     for settings in providers.values():
         judged += _provider_problems(settings, service)
+    judged += [Problem(*item) for item in certificate_problems()]
     if service is not None:
         judged += _service_problems(service)
         if service.is_production and store is not None:
@@ -184,6 +186,8 @@ def _provider_problems(settings: ProviderSettings, service: Settings | None) -> 
     except ValueError as error:
         yield Problem(variable_name(kind, "base_url"), str(error))
         return
+    if proxy := proxy_problem(settings.base_url):
+        yield Problem(*proxy)
     if service is not None and service.is_production:
         problem = production_problem(settings.base_url, http_allowed=kind.may_be_local)
         if problem:
