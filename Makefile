@@ -42,8 +42,8 @@ suite: environment ## All tests but those of the combinations, in parallel
 combinations: environment ## Every combination of the choices, two at a time for each processor
 	$(UV) run pytest --numprocesses $$($(UV) run python -c $(TWICE)) $(COMBINATIONS)
 
-stress: environment ## The races for money, keys and places, ten times as long (ROUNDS=10)
-	$(UV) run pytest --rounds $(or $(ROUNDS),10) tests/resources/test_races.py
+stress: environment ## The races for money, keys and places, and leaks, ten times as long (ROUNDS=10)
+	$(UV) run pytest --rounds $(or $(ROUNDS),10) tests/resources/test_races.py tests/providers/test_leaks.py
 
 test-system: environment ## What needs Debian's packages, which .ci/run installs
 	$(UV) run pytest --numprocesses auto tests/system

@@ -89,7 +89,7 @@ class Table:
 
 @pytest.fixture
 def rounds(pytestconfig: pytest.Config) -> int:
-    """How often each race is run, or its multiple."""
+    """How often each race is run, or its multiple, and how many thousands of calls fail."""
     count: int = pytestconfig.getoption("rounds")
     return count
 
@@ -116,7 +116,7 @@ def tell_outage(record_property: Callable[[str, object], None]) -> TellOutage:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--rounds", type=int, default=1, help="how often the races of tests/resources are run"
+        "--rounds", type=int, default=1, help="how often races are run and calls are made to fail"
     )
 
 
