@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,11 @@ def _become(environment: dict[str, str], folder: str, log: str, module: str) -> 
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = [module]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with suppress(SystemExit):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.stdout.flush()
+    # To take apart what it shares with its parent would take a fork longer than all else.
+    os._exit(0)
 
 
 if __name__ == "__main__":
