@@ -9,13 +9,10 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 
-import uvicorn
-
-from . import policy
 from .configuration import load_configuration
 from .errors import StoreUnavailable
 from .guardrails.environment.startup import Configuration, InvalidEnvironment, variable_name
-from .service import Service
+from .server import serve
 from .spend import spend_report
 from .wiring import SERVICE, Store
 
@@ -42,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.check:
         print("The environment is fit to serve.")
         return 0
-    _serve(configuration)
+    serve(configuration)
     return 0
 
 
@@ -87,27 +84,6 @@ async def _reach_store(configuration: Configuration) -> None:
         await store.open()
     finally:
         await store.close()
-
-
-def _serve(configuration: Configuration) -> None:
-    settings = configuration.service
-    # Several workers each make an app of their own; a single one need not read everything again.
-    several = settings.workers > 1
-    uvicorn.run(
-        "app.main:create_app" if several else Service(configuration).app(),
-        factory=several,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        loop="uvloop",
-        http="httptools",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=int(policy.GRACE_PERIOD_SECONDS),
-    )
 
 
 if __name__ == "__main__":

@@ -69,4 +69,5 @@ BUDGET_WARNING_RATIO: Final = 0.8
 DAY_SECONDS: Final = 86_400.0
 
 # Shutdown
-GRACE_PERIOD_SECONDS: Final = 30.0
+CUT_OFF_SECONDS: Final = 3.0
+"""What a call that is cut off has to settle and to tell its caller."""

@@ -25,6 +25,7 @@ from .guardrails.visibility.redaction import Redactor
 from .guardrails.visibility.request_log import RequestLog, configure_logging
 from .providers.provider import Provider
 from .providers.transport import Timeouts, Transport
+from .shutdown import Shutdown
 from .storage.base import BudgetState, RateLimit
 from .tasks import Tasks
 from .wiring import ADAPTERS, SERVICE, Store, create_api, routes
@@ -52,13 +53,19 @@ class Service:
             self.logger, redact, webhook.get_secret_value() if webhook else None, SERVICE
         )
         self.tasks = Tasks()
+        self.shutdown = Shutdown(
+            delay_seconds=settings.delay_before_shutdown_seconds,
+            grace_seconds=settings.grace_period_seconds,
+            on_begun=lambda: self.logger.info("stopping"),
+            cut_off=self.tasks.cut_off,
+        )
         self.store = Store(configuration.store, SERVICE)
         self._backlog = SettlementBacklog(
             self.store, on_gone=self._on_store_gone, on_back=self._on_store_back
         )
         self._providers = self._create_providers(configuration)
         self.chat = self._create_chat(configuration)
-        self.endpoints = Endpoints(self.chat, self.store, self.tasks, self.metrics)
+        self.endpoints = Endpoints(self.chat, self.store, self.shutdown, self.metrics)
 
     # What Gateway calls
 
@@ -66,11 +73,12 @@ class Service:
         """Reaches the store and begins. Raises when the store cannot be reached."""
         await self.store.open()
         self.alerts.start()
+        self.shutdown.listen()
         self.logger.info("started", providers=list(self._providers), storage=Store.name)
 
     async def stop(self) -> None:
         """Lets calls finish, writes what is unsettled, then closes what they used."""
-        await self.tasks.drain(policy.GRACE_PERIOD_SECONDS)
+        await self.tasks.drain(self.shutdown.grace_left_seconds)
         lost = await self._backlog.close(policy.STORE_TIMEOUT_SECONDS)
         if lost:
             self.logger.error("settlements_lost", count=lost)
@@ -87,6 +95,7 @@ class Service:
         return Gateway(
             create_api(self.endpoints, routes, title=SERVICE, docs=docs),
             lifespan=self,
+            shutdown=self.shutdown,
             identity=Identity(
                 settings.named_keys,
                 anonymous_allowed=settings.anonymous_allowed,

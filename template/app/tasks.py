@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from . import policy
 from .errors import ShuttingDown
 
 T = TypeVar("T")
@@ -14,11 +15,11 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
-        self.draining = False
+        self.closed = False
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Raises `ShuttingDown` once draining has begun."""
-        if self.draining:
+        """Raises `ShuttingDown` once what was left has been cut off."""
+        if self.closed:
             work.close()
             raise shutting_down()
         task = asyncio.create_task(work)
@@ -41,14 +42,18 @@ class Tasks:
             raise
 
     async def drain(self, grace_seconds: float) -> None:
-        """Lets the running tasks finish, then cancels those left; each settles on its way out."""
-        self.draining = True
+        """Lets the running tasks finish, cuts off those left, and lets these settle."""
         if self._running:
             await asyncio.wait(self._running, timeout=grace_seconds)
+        self.cut_off()
+        if self._running:
+            await asyncio.wait(self._running, timeout=policy.CUT_OFF_SECONDS)
+
+    def cut_off(self) -> None:
+        """Cancels what still runs; each settles on its way out. Nothing is started any more."""
+        self.closed = True
         for task in tuple(self._running):
             task.cancel()
-        if self._running:
-            await asyncio.wait(self._running, timeout=grace_seconds)
 
 
 def shutting_down() -> ShuttingDown:

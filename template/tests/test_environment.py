@@ -292,6 +292,19 @@ def test_a_model_without_a_price_is_refused(problems: Problems) -> None:
         assert problems(**unknown, **dict.fromkeys(prices, "0")) == {}
 
 
+# Shutdown
+
+
+def test_only_production_waits_for_a_load_balancer(load: Load) -> None:
+    """A developer's Ctrl-C is obeyed without delay, unless a delay is asked for."""
+    told, empty = {"SHUTDOWN_DELAY_SECONDS": "1.5"}, {"SHUTDOWN_DELAY_SECONDS": ""}
+    assert load(**told).service.delay_before_shutdown_seconds == 1.5
+    development = load(**empty).service
+    assert development.delay_before_shutdown_seconds == 0
+    production = development.model_copy(update={"environment": "production"})
+    assert production.delay_before_shutdown_seconds == 5
+
+
 # Files
 
 

@@ -55,7 +55,7 @@ async def test_a_settlement_is_written_once(
     assert books.balanced
     assert books.charged_nano_usd == asked.record.cost_nano_usd > 0
     assert (books.open_operations, books.running_claims) == (0, 0)
-    assembly.tasks.draining = False
+    assembly.tasks.closed = False
     repeat = await assembly.chat.complete(QUESTION, caller(key="one"))
     assert (repeat.reply, repeat.replayed) == (completion.reply, True)
 

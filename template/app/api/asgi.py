@@ -23,6 +23,7 @@ from ..errors import (
 from ..guardrails.visibility.alerts import Alerts
 from ..guardrails.visibility.metrics import Metrics
 from ..guardrails.visibility.request_log import RequestLog
+from ..shutdown import Shutdown
 from .identity import Identity
 from .problems import problem_body, problem_headers
 from .route_table import RouteTable
@@ -76,6 +77,7 @@ class Gateway:
         api: Api,
         *,
         lifespan: Lifespan,
+        shutdown: Shutdown,
         identity: Identity,
         visibility: Visibility,
         max_body_bytes: int,
@@ -83,6 +85,7 @@ class Gateway:
         self._app = api.app
         self._routes = RouteTable(api.routes)
         self._lifespan = lifespan
+        self._shutdown = shutdown
         self._identity = identity
         self._visibility = visibility
         self._max_body_bytes = max_body_bytes
@@ -116,7 +119,7 @@ class Gateway:
         headers = _headers(scope)
         caller = _caller(scope, headers)
         scope[CALLER_KEY] = caller
-        response = Response(send, caller)
+        response = Response(send, caller, self._shutdown)
         error: BaseException | None = None
         self._visibility.metrics.request_started()
         try:
@@ -287,9 +290,10 @@ class Response:
     `over` is set when it is complete, or a stream that nobody reads any more.
     """
 
-    def __init__(self, send: Send, caller: Caller) -> None:
+    def __init__(self, send: Send, caller: Caller, shutdown: Shutdown) -> None:
         self._send = send
         self._caller = caller
+        self._shutdown = shutdown
         self._replacing: ServiceError | None = None
         self.status = 0
         self.started = False
@@ -327,6 +331,9 @@ class Response:
         self.started = True
         self.status = message["status"]
         added = {"x-request-id": self._caller.request_id, **self._caller.headers}
+        if self._shutdown.begun:
+            # The next request would meet a port that closes.
+            added["connection"] = "close"
         message["headers"] = [
             *message.get("headers", ()),
             *((name.encode(), value.encode()) for name, value in added.items()),

@@ -12,8 +12,8 @@ from ..caller import Caller
 from ..chat import GuardedChat
 from ..errors import ServiceError, StoreUnavailable
 from ..guardrails.visibility import metrics
+from ..shutdown import Shutdown
 from ..storage.base import Store
-from ..tasks import Tasks
 from . import schemas
 from .completions import completion_body, completion_events
 from .problems import problem_body, problem_headers
@@ -32,11 +32,11 @@ class Answer:
 
 class Endpoints:
     def __init__(
-        self, chat: GuardedChat, store: Store, tasks: Tasks, registry: metrics.Metrics
+        self, chat: GuardedChat, store: Store, shutdown: Shutdown, registry: metrics.Metrics
     ) -> None:
         self.chat = chat
         self._store = store
-        self._tasks = tasks
+        self._shutdown = shutdown
         self._metrics = registry
 
     async def chat_completions(self, caller: Caller) -> Answer:
@@ -57,10 +57,10 @@ class Endpoints:
         return _json({"status": "alive"})
 
     async def ready(self) -> Answer:
-        """Ready unless draining. The store's state is told and does not count: its outage must not
-        take every replica out; callers get a 503 with `Retry-After` instead."""
-        if self._tasks.draining:
-            return _json({"status": "draining"}, status=503)
+        """Ready until told to end. The store's state is told and does not count: its outage must
+        not take every replica out; callers get a 503 with `Retry-After` instead."""
+        if self._shutdown.begun:
+            return _json({"status": "shutting_down"}, status=503)
         reachable = False
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):

@@ -120,6 +120,14 @@ class Settings(BaseSettings):
         default=600, description="Longest stream, once it has begun."
     )
     max_attempts: int = Field(default=3, ge=1, le=10, description="Attempts at each provider.")
+    shutdown_delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="How long /readyz fails at shutdown while requests are still taken;"
+        " default: 5 in production, else 0.",
+    )
+    grace_period_seconds: Seconds = Field(
+        default=30, description="How long requests under way may then take until they are cut off."
+    )
     idempotency_ttl_seconds: Seconds = Field(
         default=300, description="How long a reply is kept for a repeat of its request."
     )
@@ -160,7 +168,13 @@ class Settings(BaseSettings):
             check_http_url(url.get_secret_value())
         return url
 
-    @field_validator("alert_webhook_url", "metrics_token", "log_format", mode="before")
+    @field_validator(
+        "alert_webhook_url",
+        "metrics_token",
+        "log_format",
+        "shutdown_delay_seconds",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -181,6 +195,13 @@ class Settings(BaseSettings):
     @property
     def logs_json(self) -> bool:
         return self.log_format == "json" if self.log_format else self.is_production
+
+    @property
+    def delay_before_shutdown_seconds(self) -> float:
+        """Nobody balances a developer's load, and who presses Ctrl-C does not want to wait."""
+        if self.shutdown_delay_seconds is None:
+            return 5.0 if self.is_production else 0.0
+        return self.shutdown_delay_seconds
 
     @property
     def anonymous_allowed(self) -> bool:
