@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +106,7 @@ def test_combination(
         with steps.check("types"):
             use(environment, project, "python", "-m", "mypy", "--cache-dir", str(mypy_cache))
         with steps.check("imports"):
+            refuse(empty_contracts(project))
             use(environment, project, "lint-imports", "--no-cache", "--no-logo")
         with steps.check("boot"):
             boot_offline(environment, project, vendors)
@@ -134,6 +136,14 @@ def refuse(faults: Iterable[str]) -> None:
 def use(environment: Environment, project: Path, program: str, *arguments: str) -> str:
     """What a program of the project's environment prints. Raises `CommandFailed` if it fails."""
     return run([environment.program(program), *arguments], project, environment.variables())
+
+
+def empty_contracts(project: Path) -> Iterator[str]:
+    """A contract that forbids nothing is kept whatever is imported."""
+    content = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    for contract in content["tool"]["importlinter"]["contracts"]:
+        if contract.get("forbidden_modules") == []:
+            yield f"forbids nothing: {contract['name']}"
 
 
 def boot_offline(environment: Environment, project: Path, vendors: Sandbox) -> None:

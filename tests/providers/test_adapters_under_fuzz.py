@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from app.errors import ProviderError
 from app.messages import ChatReply, ChatRequest, Chunk, Message, Text, Tool
 from app.providers.base import ProviderAdapter, ServerSentEvent
+from sandbox.vendors import discover
 
 
 def one_of(words: str) -> st.SearchStrategy[str]:
@@ -54,7 +55,7 @@ FUZZ = settings(
 )
 
 
-@pytest.fixture(params=["openai", "anthropic", "gemini", "openai_compatible"])
+@pytest.fixture(params=list(discover()))
 def adapter(request: pytest.FixtureRequest) -> ProviderAdapter:
     made: ProviderAdapter = request.getfixturevalue(request.param)()
     return made

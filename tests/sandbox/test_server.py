@@ -12,6 +12,7 @@ import pytest
 
 from sandbox.faults import Fault
 from sandbox.server import Sandbox
+from sandbox.vendors import discover
 
 BODY = {"model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -60,7 +61,7 @@ def test_faults_by_http_forever(sandbox: Sandbox, http: httpx.Client) -> None:
         (b'{"vendor": "openai"}', "faults: Field required"),
         (
             b'{"vendor": "acme", "faults": []}',
-            "no vendor 'acme'; there are anthropic, gemini, openai",
+            f"no vendor 'acme'; there are {', '.join(discover())}",
         ),
         (b'{"vendor": "openai", "faults": [{"status": "x"}]}', "faults.0.status: "),
         (b'{"vendor": "openai", "faults": [{"sleep": 1}]}', "faults.0.sleep: Unexpected"),
