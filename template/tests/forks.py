@@ -25,6 +25,10 @@ CAN_FORK = sys.platform == "linux"
 STEP_SECONDS = 0.01
 
 
+class CannotFork(Exception):
+    """What services are forked from does not start; a service that is started says why."""
+
+
 class Fork:
     """A service that was forked, as `subprocess` would know it."""
 
@@ -53,7 +57,10 @@ class Fork:
 
 
 def fork(environment: Mapping[str, str], folder: Path, log: Path, module: str) -> Fork:
-    """`python -m module` in `folder` with just these variables; its output goes to `log`."""
+    """`python -m module` in `folder` with just these variables; its output goes to `log`.
+
+    Raises `CannotFork`.
+    """
     parent = _parent()
     assert parent.stdin is not None and parent.stdout is not None
     order = {
@@ -62,9 +69,15 @@ def fork(environment: Mapping[str, str], folder: Path, log: Path, module: str) -
         "log": str(log),
         "module": module,
     }
-    parent.stdin.write(json.dumps(order) + "\n")
-    parent.stdin.flush()
-    return Fork(int(parent.stdout.readline()))
+    try:
+        parent.stdin.write(json.dumps(order) + "\n")
+        parent.stdin.flush()
+    except BrokenPipeError:
+        raise CannotFork from None
+    number = parent.stdout.readline()
+    if not number:
+        raise CannotFork
+    return Fork(int(number))
 
 
 @cache

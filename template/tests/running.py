@@ -11,14 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 import httpx
 
-from tests.forks import CAN_FORK, fork
+from tests.forks import CAN_FORK, CannotFork, fork
 
 T = TypeVar("T")
 
@@ -90,12 +90,7 @@ def running(environment: Mapping[str, str], module: str = "app") -> Iterator[Ser
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "service.log"
         log.touch()
-        process: Process
-        if CAN_FORK:
-            process = fork(_variables(variables), FOLDER, log, module)
-        else:
-            with log.open("wb") as output:
-                process = start(variables, output, module=module)
+        process = _begin(variables, log, module)
         service = Service(f"http://127.0.0.1:{port}", log, process)
         try:
             _wait_until_ready(service)
@@ -103,6 +98,14 @@ def running(environment: Mapping[str, str], module: str = "app") -> Iterator[Ser
         finally:
             process.terminate()
             process.wait(STOP_SECONDS)
+
+
+def _begin(environment: Mapping[str, str], log: Path, module: str) -> Process:
+    if CAN_FORK:
+        with suppress(CannotFork):
+            return fork(_variables(environment), FOLDER, log, module)
+    with log.open("wb") as output:
+        return start(environment, output, module=module)
 
 
 def start(
