@@ -207,8 +207,7 @@ def service(
 ) -> Iterator[Service]:
     """`python -m app` under these variables, ready to serve until the block ends."""
     command = [environment.python, "-m", "app"]
-    port = free_port()
-    with log.open("wb") as output:
+    with kept_port() as port, log.open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=project,
@@ -219,12 +218,27 @@ def service(
             # Ctrl-C is ours to hear; we end the service when we are done with it.
             start_new_session=True,
         )
-    started = Service(f"http://127.0.0.1:{port}", log)
-    try:
-        _wait_until_ready(started, process, command)
-        yield started
-    finally:
-        _end(process)
+        started = Service(f"http://127.0.0.1:{port}", log)
+        try:
+            _wait_until_ready(started, process, command)
+            yield started
+        finally:
+            _end(process)
+
+
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A port that nobody else is given until the block ends: another's service there would answer
+    as if it were ours."""
+    with socket.socket() as keeper:
+        keeper.bind(("127.0.0.1", 0))
+        port: int = keeper.getsockname()[1]
+        if sys.platform == "linux":
+            # Set after the port was chosen: whoever asks for this very port gets it.
+            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            keeper.close()
+        yield port
 
 
 def free_port() -> int:

@@ -85,9 +85,8 @@ class Service:
 @contextmanager
 def running(environment: Mapping[str, str], module: str = "app") -> Iterator[Service]:
     """The service under exactly these variables, up until the block ends."""
-    port = free_port()
-    variables = {"PORT": str(port), **environment}
-    with tempfile.TemporaryDirectory() as folder:
+    with _kept_port() as port, tempfile.TemporaryDirectory() as folder:
+        variables = {"PORT": str(port), **environment}
         log = Path(folder) / "service.log"
         log.touch()
         process = _begin(variables, log, module)
@@ -124,6 +123,21 @@ def start(
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return {**inherited, "PYTHONPATH": str(ROOT), **environment}
+
+
+@contextmanager
+def _kept_port() -> Iterator[int]:
+    """A port that nobody else is given until the block ends: another's service there would answer
+    as if it were ours."""
+    with socket.socket() as keeper:
+        keeper.bind(("127.0.0.1", 0))
+        port: int = keeper.getsockname()[1]
+        if sys.platform == "linux":
+            # Set after the port was chosen: whoever asks for this very port gets it.
+            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            keeper.close()
+        yield port
 
 
 def free_port() -> int:
