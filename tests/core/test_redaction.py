@@ -1,6 +1,7 @@
 """No secret of the service and no word of a prompt gets through to what is written."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -86,3 +87,16 @@ def test_ordinary_words_stay() -> None:
     body = b'{"messages": [{"role": "user", "content": "Hi"}]}'
     assert without_prompt("the user says Hi", body) == "the user says Hi"
     assert without_prompt("no body", b"") == "no body"
+
+
+def test_prompts_are_not_kept() -> None:
+    """What is compared with a message is gone afterwards, also the traces of it."""
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            body = json.dumps([f"prompt {number} " * 2_000]).encode()
+            without_prompt("the provider said nothing of it", body)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000

@@ -27,7 +27,12 @@ from .tool_call_ids import split_id
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        # Else thousands of short texts that callers have sent would be kept for the next request.
+        cache_strings="keys",
+    )
 
 
 class TextPart(_Strict):
