@@ -3,6 +3,7 @@
 import signal
 
 pytest_plugins = [
+    "tests.faults.report",
     "tests.matrix.progress",
     "tests.promises",
     "tests.resources.report",

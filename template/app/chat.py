@@ -283,10 +283,12 @@ class GuardedChat:
         adapter = opened.provider.adapter
         if adapter.thinks_out_of_sight:
             return None
-        emitted = self._gate.counter.text(builder.emitted_text) * adapter.input_token_factor
         fitted = call.fit.by_provider[opened.provider.name]
+        emitted = self._gate.counter.text(builder.emitted_text) * adapter.input_token_factor
+        # An estimate, which must not charge more than was set aside for the most there can be.
+        most = fitted.request.max_output_tokens or 0
         seen = builder.usage or TokenUsage(fitted.input_tokens, 0)
-        return replace(seen, output_tokens=max(seen.output_tokens, int(emitted) + 1))
+        return replace(seen, output_tokens=max(seen.output_tokens, min(int(emitted) + 1, most)))
 
 
 def _add(builder: ReplyBuilder, chunk: Chunk) -> Chunk:
