@@ -1,7 +1,8 @@
 # Needs Python 3.11 or newer, git and make. uv is taken from the PATH, or put into .uv/ first.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test suite combinations test-system stress check lint format environment clean
+.PHONY: help demo test suite combinations test-system stress soak bench-hanging check lint format \
+	environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -44,6 +45,12 @@ combinations: environment ## Every combination of the choices, two at a time for
 
 stress: environment ## The races for money, keys and places, and leaks, ten times as long (ROUNDS=10)
 	$(UV) run pytest --rounds $(or $(ROUNDS),10) tests/resources/test_races.py tests/providers/test_leaks.py
+
+soak: environment ## Ten minutes of load and mixed faults: figures, and what was counted (MINUTES=10)
+	$(UV) run pytest --minutes $(or $(MINUTES),10) tests/soak
+
+bench-hanging: environment ## What a provider that hangs costs those who do not ask it
+	$(UV) run python -m benchmarks.hanging_provider
 
 test-system: environment ## What needs Debian's packages, which .ci/run installs
 	$(UV) run pytest --numprocesses auto tests/system

@@ -16,7 +16,18 @@ PROPERTY = "promise"
 STORES = next(axis.values for axis in read_axes() if axis.name == "storage")
 NO_STORE = "any"
 
-TITLES = {
+AVAILABILITY = {
+    "A1": "limits of a call",
+    "A2": "one deadline",
+    "A3": "retries",
+    "A4": "fallback",
+    "A5": "circuit breaker",
+    "A6": "bulkhead",
+    "A7": "streams",
+    "A8": "shutdown",
+}
+"""What no store has a part in."""
+RESOURCES = {
     "R1": "rate limit",
     "R2": "identity",
     "R3": "budget",
@@ -27,6 +38,7 @@ TITLES = {
     "R8": "days",
     "A9": "store outage",
 }
+TITLES = AVAILABILITY | RESOURCES
 EXEMPT = {("A9", "memory"): "cannot fail"}
 """What has no test, and why."""
 

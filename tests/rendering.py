@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -74,6 +75,16 @@ def render(template: Path, project: Path, answers: Mapping[str, Answer]) -> None
         quiet=True,
         settings=copier.Settings(),
     )
+
+
+def set_policy(project: Path, values: Mapping[str, str]) -> None:
+    """Changes constants of a rendered service's `app/policy.py`, as its owner may."""
+    policy = project / "app" / "policy.py"
+    text = policy.read_text(encoding="utf-8")
+    for name, value in values.items():
+        text, edits = re.subn(rf"(?m)^({name}: Final) = .*$", rf"\1 = {value}", text)
+        assert edits == 1
+    policy.write_text(text, encoding="utf-8")
 
 
 # Environments

@@ -74,6 +74,7 @@ def breaker() -> Breaker:
     return Breaker()
 
 
+@pytest.mark.promise("A5")
 @pytest.mark.parametrize("error", ILL, ids=str)
 def test_failures_in_a_row_open_it(breaker: Breaker, error: Exception) -> None:
     """Timeouts, broken connections and 5xx open the breaker, at the last of them and once."""
@@ -85,6 +86,7 @@ def test_failures_in_a_row_open_it(breaker: Breaker, error: Exception) -> None:
     assert breaker.enter() is None
 
 
+@pytest.mark.promise("A5")
 @pytest.mark.parametrize("error", WELL, ids=str)
 def test_an_answer_starts_the_count_anew(breaker: Breaker, error: Exception | None) -> None:
     """Between failures an answer, also one that blames the request, shows the provider well."""
@@ -93,6 +95,7 @@ def test_an_answer_starts_the_count_anew(breaker: Breaker, error: Exception | No
     assert breaker.look() is State.CLOSED
 
 
+@pytest.mark.promise("A5")
 @pytest.mark.parametrize("error", NEITHER, ids=repr)
 def test_what_is_not_the_providers_illness_does_not_count(
     breaker: Breaker, error: BaseException
@@ -106,6 +109,7 @@ def test_what_is_not_the_providers_illness_does_not_count(
     assert breaker.look() is State.OPEN
 
 
+@pytest.mark.promise("A5")
 def test_exactly_one_probe_is_let_through(breaker: Breaker) -> None:
     """After the cool-down one call decides, and nobody else is let through meanwhile."""
     breaker.break_down()
@@ -120,6 +124,7 @@ def test_exactly_one_probe_is_let_through(breaker: Breaker) -> None:
     assert None not in [breaker.enter() for _ in range(10)]
 
 
+@pytest.mark.promise("A5")
 def test_a_failed_probe_opens_it_again(breaker: Breaker) -> None:
     """A probe that fails starts the cool-down from its own end."""
     breaker.break_down()
@@ -160,6 +165,7 @@ def test_a_call_from_before_decides_nothing(breaker: Breaker, error: BaseExcepti
     assert breaker.look() is State.CLOSED
 
 
+@pytest.mark.promise("A5")
 @given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "wait"]), st.integers(0, 40))))
 def test_there_are_never_two_probes(steps: list[tuple[str, int]]) -> None:
     """Whatever calls come, go and fail, between two openings at most one is under way."""

@@ -1,5 +1,7 @@
 """One point in time bounds everything done for a request."""
 
+import pytest
+
 from app.guardrails.availability.deadline import Deadline
 
 
@@ -14,6 +16,7 @@ def test_a_deadline_runs_down() -> None:
     assert deadline.remaining_seconds == -1
 
 
+@pytest.mark.promise("A2")
 def test_a_wait_must_end_before_the_deadline() -> None:
     """A wait that would end with the deadline, or after it, is not allowed."""
     deadline = Deadline(110.0, clock=lambda: 100.0)

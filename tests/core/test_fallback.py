@@ -89,6 +89,7 @@ async def test_the_first_is_asked_first(open_providers: OpenProviders, sandbox: 
     assert calls(sandbox) == (1, 0)
 
 
+@pytest.mark.promise("A3", "A4")
 async def test_errors_are_retried_and_then_left(
     open_providers: OpenProviders, sandbox: Sandbox
 ) -> None:
@@ -104,6 +105,7 @@ async def test_errors_are_retried_and_then_left(
     assert notes.ended == ["openai failed"] * 3
 
 
+@pytest.mark.promise("A3")
 @pytest.mark.parametrize(
     ("fault", "billing"),
     [
@@ -129,6 +131,7 @@ async def test_some_failures_are_left_at_once(
     assert [error.billing for error in notes.errors] == [billing]
 
 
+@pytest.mark.promise("A3")
 async def test_a_refused_account_alerts(open_providers: OpenProviders, sandbox: Sandbox) -> None:
     """A key or quota that a vendor refuses is somebody's job to mend, though callers are served."""
     sandbox.script("openai", [Fault(error="invalid_api_key")])
@@ -137,6 +140,7 @@ async def test_a_refused_account_alerts(open_providers: OpenProviders, sandbox: 
         assert providers.alerts == ["account_refused"]
 
 
+@pytest.mark.promise("A3")
 @pytest.mark.parametrize("error", ["invalid_request", "context_too_long", "content_policy"])
 async def test_the_callers_fault_is_returned(
     open_providers: OpenProviders, sandbox: Sandbox, error: Any
@@ -150,6 +154,7 @@ async def test_the_callers_fault_is_returned(
     assert calls(sandbox) == (1, 0)
 
 
+@pytest.mark.promise("A4")
 async def test_when_all_fail_the_caller_is_told(
     open_providers: OpenProviders, sandbox: Sandbox
 ) -> None:
@@ -164,6 +169,7 @@ async def test_when_all_fail_the_caller_is_told(
     assert "openai" in failure.value.detail and "anthropic" in failure.value.detail
 
 
+@pytest.mark.promise("A2")
 async def test_one_deadline_covers_everything(
     open_providers: OpenProviders, sandbox: Sandbox
 ) -> None:
@@ -181,6 +187,7 @@ async def test_one_deadline_covers_everything(
     assert calls(sandbox) == (1, 0)
 
 
+@pytest.mark.promise("A5")
 async def test_an_open_breaker_is_passed_by(
     open_providers: OpenProviders, sandbox: Sandbox
 ) -> None:
@@ -196,6 +203,7 @@ async def test_an_open_breaker_is_passed_by(
     assert notes.ended == ["openai breaker_open"]
 
 
+@pytest.mark.promise("A5")
 async def test_one_probe_finds_out(open_providers: OpenProviders, sandbox: Sandbox) -> None:
     """After the cool-down one of many calls asks the provider; when it answers, all do again."""
     now = [0.0]
@@ -211,6 +219,7 @@ async def test_one_probe_finds_out(open_providers: OpenProviders, sandbox: Sandb
         assert await complete(providers) == "openai"
 
 
+@pytest.mark.promise("A6")
 async def test_a_full_bulkhead_waits_within_the_deadline(
     open_providers: OpenProviders, sandbox: Sandbox
 ) -> None:
@@ -227,6 +236,7 @@ async def test_a_full_bulkhead_waits_within_the_deadline(
     assert arrived[2] - arrived[0] >= 0.2
 
 
+@pytest.mark.promise("A3")
 async def test_a_retry_budget_stops_a_storm(
     open_providers: OpenProviders, sandbox: Sandbox
 ) -> None:
@@ -255,6 +265,7 @@ async def stream(providers: Providers, notes: Notes, *, chunks: int = 10_000) ->
     return pieces
 
 
+@pytest.mark.promise("A7")
 @pytest.mark.parametrize(
     ("fault", "asked"),
     [
@@ -278,6 +289,7 @@ async def test_a_stream_falls_back_before_its_first_chunk(
     assert calls(sandbox) == (asked, 1)
 
 
+@pytest.mark.promise("A7")
 @pytest.mark.parametrize(
     "fault",
     [
@@ -302,6 +314,7 @@ async def test_a_stream_that_breaks_is_not_begun_again(
     assert calls(sandbox) == (1, 0)
 
 
+@pytest.mark.promise("A7")
 async def test_a_stream_that_is_left_closes_the_upstream(
     open_providers: OpenProviders, sandbox: Sandbox
 ) -> None:

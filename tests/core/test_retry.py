@@ -81,6 +81,7 @@ def unavailable(
 TIMEOUT = ProviderTimeout("fell silent", billing=Billing.AMBIGUOUS)
 
 
+@pytest.mark.promise("A3")
 @given(st.integers(0, 10**6))
 def test_waits_grow(seed: int) -> None:
     """Waits double from half a second to eight, each longer by up to a quarter."""
@@ -91,6 +92,7 @@ def test_waits_grow(seed: int) -> None:
     assert script.seconds[:5] == sorted(script.seconds[:5])
 
 
+@pytest.mark.promise("A3")
 async def test_waits_are_spread() -> None:
     """Two callers that fail together do not come back together."""
     one, other = Script([unavailable()]), Script([unavailable()])
@@ -99,6 +101,7 @@ async def test_waits_are_spread() -> None:
     assert one.seconds != other.seconds
 
 
+@pytest.mark.promise("A3")
 async def test_attempts_are_limited() -> None:
     """After MAX_ATTEMPTS the last failure is raised, and no wait comes before that."""
     failures = [unavailable(status) for status in (500, 502, 503, 504)]
@@ -109,6 +112,7 @@ async def test_attempts_are_limited() -> None:
     assert (script.attempts, len(script.waits)) == (3, 2)
 
 
+@pytest.mark.promise("A3")
 @pytest.mark.parametrize("status", [None, 408, 409, 429, 500, 503, 529])
 async def test_what_may_pass_is_repeated(status: int | None) -> None:
     """Broken connections, 408, 409, 429 and 5xx are tried again."""
@@ -117,6 +121,7 @@ async def test_what_may_pass_is_repeated(status: int | None) -> None:
     assert script.attempts == 2
 
 
+@pytest.mark.promise("A3")
 @pytest.mark.parametrize(
     "failure",
     [
@@ -135,6 +140,7 @@ async def test_what_will_not_pass_is_not_repeated(failure: Exception) -> None:
     assert (script.attempts, script.waits) == (1, [])
 
 
+@pytest.mark.promise("A1")
 async def test_a_timeout_goes_to_the_next_provider() -> None:
     """A provider that fell silent may have billed: it is only asked again when it is the last."""
     script = Script([TIMEOUT])
@@ -146,6 +152,7 @@ async def test_a_timeout_goes_to_the_next_provider() -> None:
     assert alone.attempts == 2
 
 
+@pytest.mark.promise("A3")
 @pytest.mark.parametrize("wish", [0.0, 0.05, 3.0, 60.0])
 async def test_the_vendors_wish_is_granted(wish: float) -> None:
     """`Retry-After` is waited exactly, whether it is shorter or longer than the backoff."""
@@ -165,6 +172,7 @@ async def test_a_long_wish_goes_to_the_next_provider() -> None:
 wishes = st.one_of(st.none(), st.floats(0, 200))
 
 
+@pytest.mark.promise("A2")
 @given(st.lists(wishes, max_size=9), st.floats(0, 300), st.integers(1, 10), st.booleans())
 def test_no_wait_crosses_the_deadline(
     wishes: list[float | None], deadline_seconds: float, max_attempts: int, others_left: bool
@@ -185,6 +193,7 @@ def test_no_wait_crosses_the_deadline(
     assert script.attempts <= max_attempts
 
 
+@pytest.mark.promise("A3")
 async def test_a_storm_earns_few_retries() -> None:
     """In an outage retries are at most the reserve and a fifth of the first attempts."""
     budget = RetryBudget(ratio=0.2, reserve=10)
@@ -197,6 +206,7 @@ async def test_a_storm_earns_few_retries() -> None:
     assert 200 < attempts <= 200 + 10 + 0.2 * 200
 
 
+@pytest.mark.promise("A3")
 async def test_quiet_times_earn_the_reserve_back() -> None:
     """Once spent, retries are earned again by calls that succeed, up to the reserve."""
     budget = RetryBudget(ratio=0.2, reserve=2)

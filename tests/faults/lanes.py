@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -277,13 +275,3 @@ def _read_stream(text: str) -> tuple[str, int]:
 def _tokens(body: Mapping[str, Any]) -> int:
     usage = body.get("usage") or {}
     return int(usage.get("prompt_tokens", 0)) + int(usage.get("completion_tokens", 0))
-
-
-def set_policy(root: Path) -> None:
-    """Edits the rendered service as its owner would."""
-    policy = root / "app" / "policy.py"
-    text = policy.read_text(encoding="utf-8")
-    for name, value in POLICY.items():
-        text, edits = re.subn(rf"(?m)^({name}: Final) = .*$", rf"\1 = {value}", text)
-        assert edits == 1, name
-    policy.write_text(text, encoding="utf-8")

@@ -12,9 +12,9 @@ import pytest
 from sandbox.server import Sandbox
 
 from ..matrix.combinations import read_axes
-from ..rendering import render, take_snapshot
+from ..rendering import render, set_policy, take_snapshot
 from ..service.serving import Project
-from .lanes import BOUND_SECONDS, LIMITS, Lane, set_policy
+from .lanes import BOUND_SECONDS, LIMITS, POLICY, Lane
 from .report import PROPERTY
 from .shapes import SHAPES, Shape
 
@@ -29,7 +29,7 @@ def lanes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Lane]]:
     """A service for each provider and kind of reply, so that all are tried at once."""
     root = tmp_path_factory.mktemp("faults") / "service"
     render(take_snapshot(tmp_path_factory.mktemp("template")), root, {"providers": [*PROVIDERS]})
-    set_policy(root)
+    set_policy(root, POLICY)
     kinds = [(vendor, streamed) for vendor in PROVIDERS for streamed in (False, True)]
 
     def start(kind: tuple[str, bool]) -> Lane:
@@ -49,6 +49,7 @@ def lanes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Lane]]:
         yield list(pool.map(start, kinds))
 
 
+@pytest.mark.promise("A1", "A2", "A3", "A4", "A5", "A7")
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_what_becomes_of_a_failure(
     shape: Shape, lanes: list[Lane], record_property: Callable[[str, object], None]

@@ -16,7 +16,7 @@ from app.storage.base import DayBook, Store
 from sandbox.server import Sandbox
 
 from ..matrix.combinations import read_axes
-from ..rendering import render, take_snapshot
+from ..rendering import render, set_policy, take_snapshot
 from ..service.serving import Project, Service, eventually
 
 STORES = next(axis.values for axis in read_axes() if axis.name == "storage")
@@ -141,7 +141,7 @@ def contenders(
             root = tmp_path_factory.mktemp(storage) / "service"
             about = {"project_name": NAME, "storage": storage}
             render(template, root, {**about, "providers": ["openai"]})
-            _set_policy(root / "app" / "policy.py")
+            set_policy(root, POLICY)
             made[storage] = Contender(
                 storage,
                 Project(root, _variables(_sandbox), tmp_path_factory.mktemp("logs") / "none.db"),
@@ -196,11 +196,3 @@ def _place(storage: str) -> Iterator[dict[str, str]]:
             yield {}
         else:
             yield {store.VARIABLE: stack.enter_context(store.run())}
-
-
-def _set_policy(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    for name, value in POLICY.items():
-        text, edits = re.subn(rf"(?m)^({name}: Final) = .*$", rf"\1 = {value}", text)
-        assert edits == 1
-    path.write_text(text, encoding="utf-8")

@@ -1,7 +1,6 @@
 """One rendered service, one sandbox, and a caller of its own for each test."""
 
 import itertools
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from sandbox.server import Sandbox
 
-from ..rendering import render, take_snapshot
+from ..rendering import render, set_policy, take_snapshot
 from .serving import Project, Service
 
 CALLERS = 100
@@ -62,12 +61,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default service, rendered from the working tree, with the policy above."""
     destination = tmp_path_factory.mktemp("rendered") / "service"
     render(take_snapshot(tmp_path_factory.mktemp("template")), destination, {})
-    policy = destination / "app" / "policy.py"
-    text = policy.read_text(encoding="utf-8")
-    for name, value in POLICY.items():
-        text, edits = re.subn(rf"(?m)^({name}: Final) = .*$", rf"\1 = {value}", text)
-        assert edits == 1
-    policy.write_text(text, encoding="utf-8")
+    set_policy(destination, POLICY)
     return destination
 
 

@@ -12,6 +12,7 @@ from .asking import QUESTION, ask, text_of
 from .serving import Service, eventually
 
 
+@pytest.mark.promise("A3", "A4")
 def test_errors_are_retried_and_then_left(
     service: Service, client: openai.OpenAI, sandbox: Sandbox
 ) -> None:
@@ -48,6 +49,7 @@ def test_a_failed_attempt_stays_charged(
     assert dearer > 2 * cost > 0
 
 
+@pytest.mark.promise("A6")
 def test_a_slow_provider_leaves_the_rest_fast(
     service: Service, client: openai.OpenAI, sandbox: Sandbox
 ) -> None:

@@ -4,6 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 import httpx
+import pytest
 
 from sandbox.faults import Fault
 from sandbox.model import Reply
@@ -22,6 +23,7 @@ def leave(client: httpx.Client, request_id: str, **parameters: Any) -> None:
         client.post(CHAT, json=body(**parameters), headers=headers, timeout=0.3)
 
 
+@pytest.mark.promise("A7")
 def test_a_stream_that_is_left_is_closed_and_settled(
     service: Service, key: str, sandbox: Sandbox
 ) -> None:
@@ -45,6 +47,7 @@ def test_a_stream_that_is_left_is_closed_and_settled(
     assert service.books.balanced
 
 
+@pytest.mark.promise("A7")
 def test_a_stream_that_is_left_before_it_began_is_closed(
     service: Service, key: str, sandbox: Sandbox
 ) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import httpx
+import pytest
 
 from sandbox.faults import Fault
 from sandbox.model import Reply
@@ -34,6 +35,7 @@ REPLY = Reply(chunks=20, chunk_delay_seconds=0.2, input_tokens=100, output_token
 PRICE_NANO_USD = 100 * 1_000 + 20 * 2_000
 
 
+@pytest.mark.promise("A8")
 def test_a_rolling_restart_loses_no_request(project: Project, sandbox: Sandbox) -> None:
     """Under steady load, behind a proxy that obeys `/readyz`, every request is answered whole and
     asked of the provider once; nothing stays reserved, and everything is charged."""

@@ -23,6 +23,7 @@ def test_a_completion(client: openai.OpenAI) -> None:
     assert completion.usage.prompt_tokens > 0 and completion.usage.completion_tokens > 0
 
 
+@pytest.mark.promise("A4")
 def test_the_headers_tell_who_answered(client: openai.OpenAI) -> None:
     """The provider, the request's id and the caller's standing come with the reply."""
     response = client.chat.completions.with_raw_response.create(
@@ -79,6 +80,7 @@ def test_the_rate_limit_is_a_rate_limit_error(client: openai.OpenAI, sandbox: Sa
     assert calls(sandbox) == RATE_LIMIT
 
 
+@pytest.mark.promise("A4")
 def test_a_failing_provider_is_an_internal_server_error(
     client: openai.OpenAI, sandbox: Sandbox
 ) -> None:
@@ -119,6 +121,7 @@ def test_an_unknown_model_is_a_not_found_error(client: openai.OpenAI, sandbox: S
     assert calls(sandbox) == 0
 
 
+@pytest.mark.promise("A7")
 @pytest.mark.parametrize(
     "fault",
     [

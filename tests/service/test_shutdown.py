@@ -53,6 +53,7 @@ def test_a_killed_service_refunds_nothing(project: Project, sandbox: Sandbox) ->
     assert reserved > books.charged_nano_usd > 0
 
 
+@pytest.mark.promise("A8")
 def test_a_service_that_is_told_to_end_answers_first(project: Project, sandbox: Sandbox) -> None:
     """SIGTERM: calls and streams under way are answered, left ones settled; then it is over."""
     sandbox.script(
@@ -83,6 +84,7 @@ def test_a_service_that_is_told_to_end_answers_first(project: Project, sandbox: 
     assert service.lines("stopped")
 
 
+@pytest.mark.promise("A8")
 def test_a_service_that_is_told_to_end_serves_on_for_a_moment(
     project: Project, sandbox: Sandbox
 ) -> None:
@@ -100,6 +102,7 @@ def test_a_service_that_is_told_to_end_serves_on_for_a_moment(
     assert calls(sandbox) == 1
 
 
+@pytest.mark.promise("A8")
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_a_service_at_once(
@@ -128,6 +131,7 @@ def test_a_second_signal_ends_a_service_at_once(
     assert all(reserved > 0 for _, reserved in books.counter.values())
 
 
+@pytest.mark.promise("A8")
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGINT)])
 def test_a_signal_to_all_processes_counts_once(
     project: Project, sandbox: Sandbox, signals: tuple[signal.Signals, ...]
