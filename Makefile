@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test suite combinations test-system stress soak bench-hanging check lint format \
-	environment clean
+	env-example environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -25,7 +25,8 @@ endif
 PROCESSES ?= auto
 
 COMBINATIONS := tests/matrix/test_combinations.py
-TWICE := 'import os; print(2 * (os.cpu_count() or 1))'
+UNPLUGGED := tests/unplug
+AT_A_TIME := 'import os; print(5 * (os.cpu_count() or 1) // 2)'
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-17s %s\n", $$1, $$2 }'
@@ -36,12 +37,13 @@ demo: environment ## Render a default service, fire each guardrail at it, print 
 test: environment ## The whole suite: the next two, the second also when the first fails
 	@$(MAKE) --no-print-directory --keep-going suite combinations
 
-suite: environment ## All tests but those of the combinations, in parallel
-	$(UV) run pytest --numprocesses $(PROCESSES) --dist loadgroup --ignore $(COMBINATIONS)
+suite: environment ## All tests but those of the next one, in parallel
+	$(UV) run pytest --numprocesses $(PROCESSES) --dist loadgroup \
+		--ignore $(COMBINATIONS) --ignore $(UNPLUGGED)
 
 # Half of its time a combination waits for the limits that its own tests set.
-combinations: environment ## Every combination of the choices, two at a time for each processor
-	$(UV) run pytest --numprocesses $$($(UV) run python -c $(TWICE)) $(COMBINATIONS)
+combinations: environment ## Every combination of the choices, and each guardrail taken out of some
+	$(UV) run pytest --numprocesses $$($(UV) run python -c $(AT_A_TIME)) $(COMBINATIONS) $(UNPLUGGED)
 
 stress: environment ## The races for money, keys and places, and leaks, ten times as long (ROUNDS=10)
 	$(UV) run pytest --rounds $(or $(ROUNDS),10) tests/resources/test_races.py tests/providers/test_leaks.py
@@ -67,6 +69,9 @@ lint: environment ## Formatter, linter and type checkers, without changing a fil
 format: environment ## Format, and mend what the linter can mend
 	$(UV) run ruff format
 	$(UV) run ruff check --fix
+
+env-example: environment ## Write the template's .env.example from the descriptions of its settings
+	PYTHONPATH=template $(UV) run python -m tools.env_example
 
 clean: ## Remove the environments and caches
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,7 +16,19 @@ PROPERTY = "promise"
 STORES = next(axis.values for axis in read_axes() if axis.name == "storage")
 NO_STORE = "any"
 
-AVAILABILITY = {
+STORELESS = {
+    "V1": "request log",
+    "V2": "errors' lines",
+    "V3": "request id",
+    "V4": "metrics",
+    "V5": "traces",
+    "V6": "alerts",
+    "V7": "nothing leaks",
+    "E1": "checked at start",
+    "E2": "placeholders",
+    "E3": "addresses",
+    "E4": "store and prices",
+    "E5": "check and example",
     "A1": "limits of a call",
     "A2": "one deadline",
     "A3": "retries",
@@ -38,7 +50,7 @@ RESOURCES = {
     "R8": "days",
     "A9": "store outage",
 }
-TITLES = AVAILABILITY | RESOURCES
+TITLES = STORELESS | RESOURCES
 EXEMPT = {("A9", "memory"): "cannot fail"}
 """What has no test, and why."""
 

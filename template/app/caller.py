@@ -3,11 +3,20 @@
 The record is written along the way and read once, at the end, by the log line and the metrics.
 """
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Literal
 
+from .errors import Shortage
 from .messages import Charge
+from .trace import UNTRACED, Trace
+
+Phase = Literal["context", "admission", "summary", "settlement"]
+Limit = Literal["connect", "first_byte", "idle", "deadline", "stream_max", "caller", "shutdown"]
+"""What ends an attempt before its time: a limit, its caller's leaving, the service's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,25 +27,52 @@ class Attempt:
     outcome: str
     duration_seconds: float
     status: int | None = None
+    started_seconds: float = 0.0
+    """Since the request came; then it waited for a place at the provider, then it was sent."""
+    waited_seconds: float = 0.0
+    cost_nano_usd: int = 0
+    """Of a failed one: nothing, or its worst case where nobody knows."""
+    error: str | None = None
+    cut_by: Limit | None = None
+    vendor_request_id: str | None = None
+    is_summary: bool = False
 
 
 @dataclass(slots=True)
 class Record:
     """What the log line says of a request beyond HTTP. Sums over its model calls, if several."""
 
+    started: float = field(default_factory=time.monotonic)
     outcome: str = "ok"
     provider: str | None = None
     model: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
     charges: list[Charge] = field(default_factory=list)
+    estimated_input_tokens: int = 0
+    """Of the calls whose usage is known, for a comparison with `input_tokens`."""
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
     replayed: bool = False
+    phases: dict[Phase, float] = field(default_factory=dict)
+    """Seconds spent in each, attempts apart; a summary's with its attempts."""
     first_token_seconds: float | None = None
     trimmed_messages: int = 0
     summarized_messages: int = 0
     refusal: str | None = None
+    shortage: Shortage | None = None
+    retry_after_seconds: int | None = None
     error: BaseException | None = None
     traceback: TracebackType | None = None
     """Of `error`: some frameworks take it off an exception that they have handled."""
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Counts the time of the block, however it ends."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - started
 
     @property
     def input_tokens(self) -> int:
@@ -63,16 +99,24 @@ class Caller:
     authenticated: bool
     request_id: str
     route: str
+    query: str = ""
     body: bytes = b""
     idempotency_key: str | None = None
     is_retry: bool = False
     record: Record = field(default_factory=Record)
+    trace: Trace = UNTRACED
     headers: dict[str, str] = field(default_factory=dict)
     trailers: dict[str, str] = field(default_factory=dict)
     streaming: bool = False
     _calls: int = 0
     _when_gone: list[Callable[[], None]] = field(default_factory=list)
     _is_gone: bool = False
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[Trace]:
+        """A part of the request, whose time the log line tells; a step of its trace."""
+        with self.record.phase(name), self.trace.step(name) as trace:
+            yield trace
 
     def next_call(self) -> int:
         """Numbers the model calls of one request, so that each has a claim of its own."""

@@ -106,7 +106,8 @@ class GuardedChat:
 
     async def admit(self, caller: Caller) -> None:
         """Counts a request against the rate limit, for an endpoint that calls no model."""
-        await self._admission.admit_request(caller)
+        with caller.phase("admission"):
+            await self._admission.admit_request(caller)
 
     def models(self) -> list[str]:
         """The ids that `model` may have."""
@@ -123,12 +124,12 @@ class GuardedChat:
         try:
             call.summary = await self._summary(call)
             reply, provider = await self._fallback.complete(
-                call.chain, call.request_for, call.deadline, call, request_id=caller.request_id
+                call.chain, call.request_for, call.deadline, call
             )
         except BaseException:
             await self._settle(call)
             raise
-        call.answered(provider, reply.usage)
+        call.answered(provider, reply)
         await self._settle(call, reply, provider)
         return Completion(reply, provider.name)
 
@@ -155,11 +156,7 @@ class GuardedChat:
         try:
             call.summary = await self._summary(call)
             opened = await self._fallback.open_stream(
-                call.chain,
-                call.request_for,
-                call.deadline,
-                call,
-                request_id=call.caller.request_id,
+                call.chain, call.request_for, call.deadline, call
             )
             call.began(opened.provider)
             async with asyncio.timeout(self._timing.stream_max_seconds), opened.stack:
@@ -174,16 +171,17 @@ class GuardedChat:
                 raise _broken_stream(error) from error
             raise
         reply = builder.reply()
-        call.answered(opened.provider, reply.usage)
+        call.answered(opened.provider, reply)
         await self._settle(call, reply, opened.provider)
         await stream.end()
 
     async def _settle(
         self, call: Call, reply: ChatReply | None = None, provider: Provider | None = None
     ) -> None:
-        await self._admission.settle(
-            call.caller, call.operation, reply=reply, provider=provider.name if provider else ""
-        )
+        with call.settling():
+            await self._admission.settle(
+                call.caller, call.operation, reply=reply, provider=provider.name if provider else ""
+            )
 
     async def _admitted(
         self, request: ChatRequest, caller: Caller, lease_seconds: float
@@ -191,19 +189,23 @@ class GuardedChat:
         """Context and admission: after this the call may cost money."""
         deadline = Deadline.after(self._timing.deadline_seconds)
         able = self._chain(request)
-        fit = await self._gate.fit(request, [provider.adapter for provider in able])
+        with caller.record.phase("context"):
+            fit = await self._gate.fit(request, [provider.adapter for provider in able])
         chain = [provider for provider in able if provider.name in fit.by_provider]
         claim = claim_for(
             caller, self._idempotency_from_body, lease_seconds + policy.CLAIM_MARGIN_SECONDS
         )
-        admitted = await self._admission.admit(caller, claim, self._worst_case(fit))
+        with caller.phase("admission"):
+            admitted = await self._admission.admit(caller, claim, self._worst_case(fit))
         if isinstance(admitted, StoredReply):
             caller.record.replayed = True
             caller.record.provider = admitted.provider
             caller.record.model = admitted.reply.model
             caller.headers |= {"x-provider": admitted.provider, "idempotent-replayed": "true"}
             return admitted
-        return Call(caller, admitted, chain, fit, deadline, self._prices)
+        return Call(
+            caller, admitted, chain, fit, deadline, self._prices, lambda: self._tasks.closed
+        )
 
     def _chain(self, request: ChatRequest) -> list[Provider]:
         """Who is asked, in order: the provider that the model names first, unless it is pinned."""
@@ -244,7 +246,8 @@ class GuardedChat:
         if call.fit.summary is None:
             return None
         try:
-            summary = await self._stored_or_new_summary(call, call.fit.summary)
+            with call.caller.record.phase("summary"):
+                summary = await self._stored_or_new_summary(call, call.fit.summary)
         except ServiceError:
             return None
         if summary is not None:
@@ -263,9 +266,8 @@ class GuardedChat:
                 lambda _: wanted.request,
                 Deadline.after(remaining_seconds / 2),
                 call,
-                request_id=call.caller.request_id,
             )
-            call.answered(provider, reply.usage)
+            call.answered(provider, reply)
         if not reply.text.strip():
             return None
         # It is only written to spare the next turn this call.

@@ -2,12 +2,16 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from .guardrails.environment.settings import Settings
 from .guardrails.environment.startup import Configuration, Problem, load, variable_name
-from .guardrails.resources.prices import UnknownPrice, resolve
+from .guardrails.resources.budget import usd
+from .guardrails.resources.prices import UnknownPrice, context_window, resolve
 from .providers.base import ProviderSettings
 from .wiring import ADAPTERS, Store
+
+PRICE_LIST_IDS: Final = {adapter.name: adapter.price_list_id for adapter in ADAPTERS}
 
 
 def load_configuration() -> Configuration:
@@ -15,16 +19,20 @@ def load_configuration() -> Configuration:
     return load(
         {adapter.name: adapter.settings_type for adapter in ADAPTERS},
         Store.settings_type,
-        checks=(_unpriced_models, _workers_without_shared_store),
+        checks=(
+            _unpriced_models,
+            _limits_beyond_windows,
+            _budgets_below_one_answer,
+            _workers_without_shared_store,
+        ),
     )
 
 
 def _unpriced_models(_: Settings, providers: Mapping[str, ProviderSettings]) -> Iterator[Problem]:
     """A model whose price is not known would be free, and the budget would not hold."""
-    list_ids = {adapter.name: adapter.price_list_id for adapter in ADAPTERS}
     for name, settings in providers.items():
         try:
-            resolve(settings, list_ids[name])
+            resolve(settings, PRICE_LIST_IDS[name])
         except UnknownPrice:
             prices = " and ".join(
                 variable_name(type(settings), f"{direction}_usd_per_mtok")
@@ -34,6 +42,54 @@ def _unpriced_models(_: Settings, providers: Mapping[str, ProviderSettings]) -> 
                 variable_name(type(settings), "model"),
                 f"has no known price; check its name, or set {prices} (0 means free)",
             )
+
+
+def _limits_beyond_windows(
+    settings: Settings, providers: Mapping[str, ProviderSettings]
+) -> Iterator[Problem]:
+    """What the gate lets through and a model can never take. Only a warning for both limits
+    together: a long answer to a long input may never be asked for."""
+    limits = {
+        "MAX_INPUT_TOKENS": settings.max_input_tokens,
+        "MAX_OUTPUT_TOKENS": settings.max_output_tokens,
+    }
+    for name, provider in providers.items():
+        window = context_window(provider, PRICE_LIST_IDS[name])
+        if window is None:
+            continue
+        model = variable_name(type(provider), "model")
+        size = f"{window:,}, the context window of {model}"
+        beyond = [variable for variable, limit in limits.items() if limit > window]
+        for variable in beyond:
+            yield Problem(variable, f"is above {size}; lower it, or choose another model")
+        if not beyond and sum(limits.values()) > window:
+            remedy = f"plus MAX_OUTPUT_TOKENS is above {size}; it may refuse long requests"
+            yield Problem("MAX_INPUT_TOKENS", remedy, is_warning=True)
+
+
+def _budgets_below_one_answer(
+    settings: Settings, providers: Mapping[str, ProviderSettings]
+) -> Iterator[Problem]:
+    """Each call sets aside its worst case, so that such a budget refuses the first one already."""
+    budgets = {
+        "DAILY_BUDGET_USD": settings.daily_budget_nano_usd,
+        "DAILY_BUDGET_PER_CALLER_USD": settings.daily_budget_per_caller_nano_usd,
+    }
+    for name, provider in providers.items():
+        try:
+            price = resolve(provider, PRICE_LIST_IDS[name])
+        except UnknownPrice:
+            continue
+        worst_case = price.worst_case_nano_usd(0, settings.max_output_tokens)
+        model = variable_name(type(provider), "model")
+        for variable, budget in budgets.items():
+            if budget < worst_case:
+                yield Problem(
+                    variable,
+                    f"is below ${usd(worst_case)}, the price of MAX_OUTPUT_TOKENS at {model}:"
+                    " requests that do not ask for less are refused",
+                    is_warning=True,
+                )
 
 
 def _workers_without_shared_store(

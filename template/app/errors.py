@@ -28,8 +28,20 @@ ProviderError                   what a provider did; `availability` decides what
 └── ProviderRejectsRequest      the request itself is at fault: nobody else is asked
 """
 
+from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """The limit that a request has met, what was left of it, and what was asked of it: requests,
+    tokens, bytes or dollars. `None` where nobody knows."""
+
+    limit: float
+    asked: float | None
+    left: float | None = None
 
 
 class ServiceError(Exception):
@@ -49,6 +61,7 @@ class ServiceError(Exception):
         param: str | None = None,
         retry_after_seconds: int | None = None,
         headers: dict[str, str] | None = None,
+        shortage: Shortage | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -56,6 +69,8 @@ class ServiceError(Exception):
         self.param = param
         self.retry_after_seconds = retry_after_seconds
         self.headers = headers or {}
+        self.shortage = shortage
+        """In numbers what `detail` says in words, for the log."""
 
 
 class BadRequest(ServiceError):
@@ -228,7 +243,17 @@ class ProviderUnavailable(ProviderError):
 
 
 class ProviderTimeout(ProviderError):
-    """A connect, first-byte, idle or total limit was crossed."""
+    """The provider has crossed `limit`."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        billing: Billing,
+        limit: Literal["connect", "first_byte", "idle"] = "first_byte",
+    ) -> None:
+        super().__init__(message, billing=billing)
+        self.limit = limit
 
 
 class ProviderRefusesAccount(ProviderError):

@@ -61,12 +61,27 @@ COUNT_INLINE_CHARACTERS: Final = 20_000
 STREAM_QUEUE_CHUNKS: Final = 64
 """Chunks read ahead of a slow caller; beyond them the provider waits."""
 
+# Metrics
+SAMPLE_SECONDS: Final = 5.0
+"""How old what one of several workers tells of another may be, where time alone changes it."""
+
 # Alerts
 ALERT_COOL_DOWN_SECONDS: Final = 300.0
+"""Of one kind of alert, in one process: each of several workers tells of the same trouble."""
 ALERT_TIMEOUT_SECONDS: Final = 5.0
+"""Bound on sending one alert, and on sending what is left when the service ends."""
+ALERT_RETRY_SECONDS: Final = (1.0, 10.0, 60.0)
+"""Waits before an alert is sent again that the webhook could not be reached for, or refused."""
 ALERT_QUEUE: Final = 100
+"""Alerts that wait for a channel; beyond them they are only in the log."""
+ALERT_KINDS: Final = 1_000
+"""Kinds whose cool-down is kept; those that are over are forgotten then."""
 BUDGET_WARNING_RATIO: Final = 0.8
 DAY_SECONDS: Final = 86_400.0
+
+# Traces
+TRACE_FLUSH_SECONDS: Final = 2.0
+"""What the collector has at shutdown to take the last spans."""
 
 # Shutdown
 CUT_OFF_SECONDS: Final = 3.0

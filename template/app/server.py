@@ -6,16 +6,21 @@ signal it was told by; 143 or 130 after a second SIGTERM or SIGINT, which ends i
 
 import math
 import multiprocessing
+import os
+import shutil
 import signal
 import socket
+import tempfile
 from types import FrameType
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
 from . import policy
 from .guardrails.environment.startup import Configuration
-from .service import Service
+from .guardrails.visibility.metrics import FOLDER_VARIABLE
+from .service import Service, start_logging
 from .shutdown import SIGNALS, end_at_once
 
 
@@ -41,9 +46,21 @@ def serve(configuration: Configuration) -> None:
         timeout_graceful_shutdown=math.ceil(settings.grace_period_seconds + policy.CUT_OFF_SECONDS),
     )
     if several:
-        Workers(config, [config.bind_socket()]).run()
+        start_logging(configuration)
+        sockets = [config.bind_socket()]
+        Workers(config, sockets, _folder_for_metrics()).run()
     else:
         Server(config).run()
+
+
+def _folder_for_metrics() -> str:
+    try:
+        return tempfile.mkdtemp(prefix="metrics-")
+    except OSError as error:
+        raise SystemExit(
+            f"Several WORKERS need a folder for their metrics, and have none ({error.strerror}):"
+            " set TMPDIR to one that can be written to, or WORKERS to 1."
+        ) from None
 
 
 class Server(uvicorn.Server):
@@ -54,13 +71,39 @@ class Server(uvicorn.Server):
 
 
 class Workers(Multiprocess):
-    """The parent of several workers, which a second signal ends at once, and them with it."""
+    """The parent of several workers, which a second signal ends at once, and them with it.
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    They keep their metrics in `folder`, which goes with it; when one dies, what it had under way
+    is dropped from them.
+    """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], folder: str) -> None:
         super().__init__(config, sockets)
         self._told = False
+        self._known: set[int | None] = set()
+        self._folder = folder
+        os.environ[FOLDER_VARIABLE] = folder
         for number in SIGNALS:
             signal.signal(number, self._hear)
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self._remove_metrics()
+
+    def keep_subprocess_alive(self) -> None:
+        self._known |= self._numbers()
+        super().keep_subprocess_alive()
+        for pid in self._known - self._numbers():
+            mark_process_dead(pid, self._folder)
+        self._known = self._numbers()
+
+    def _numbers(self) -> set[int | None]:
+        return {process.pid for process in self.processes}
+
+    def _remove_metrics(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def terminate_all(self) -> None:
         super().terminate_all()
@@ -72,6 +115,7 @@ class Workers(Multiprocess):
         if self._told:
             for worker in multiprocessing.active_children():
                 worker.kill()
+            self._remove_metrics()
             end_at_once(number)
         self._told = True
         self.signal_queue.append(number)

@@ -6,7 +6,7 @@ What the environment already holds is kept; a `.env` file yields to what is set 
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import FrameType
 
@@ -40,10 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _set_environment(sandbox: Sandbox, stack: ExitStack) -> None:
-    os.environ.update(sandbox.environment(os.environ))
-    os.environ.update(stack.enter_context(place(os.environ)))
-    for variable, value in DEFAULTS.items():
-        os.environ[variable] = os.environ.get(variable) or value
+    _set(sandbox.environment(os.environ))
+    _set(stack.enter_context(place(os.environ)))
+    _set({variable: os.environ.get(variable) or value for variable, value in DEFAULTS.items()})
+
+
+def _set(variables: Mapping[str, str]) -> None:
+    """In place of the files that the owner's secrets may stand in."""
+    os.environ.update(variables)
+    for variable in variables:
+        os.environ.pop(f"{variable}_FILE", None)
 
 
 def _introduce(sandbox: Sandbox) -> None:

@@ -180,7 +180,7 @@ def test_a_refused_account_is_not_retried(
     _assert_stepped_in(response, others)
     line = service.line_of(response.headers["x-request-id"])
     assert line["attempts"][0]["outcome"] == "ProviderRefusesAccount"
-    assert any(alert["kind"] == "account_refused" for alert in service.lines("alert"))
+    assert any(alert["kind"] == f"account_refused:{primary}" for alert in service.lines("alert"))
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])

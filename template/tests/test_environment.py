@@ -1,6 +1,7 @@
 """Environment: what the service needs to start, and how it says what is missing or wrong."""
 
 import asyncio
+import json
 import logging
 import re
 import time
@@ -57,6 +58,9 @@ def load(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(startup, "SECRETS_FOLDER", tmp_path / "secrets")
     for name in _variables():
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"{name}_FILE", raising=False)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # this machine's, which take long to read
+        monkeypatch.delenv(name, raising=False)
 
     def load_with(**changes: str | None) -> Configuration:
         few = {"SERVICE_API_KEYS": "caller0:key-of-caller0"}
@@ -100,6 +104,8 @@ def test_all_problems_are_listed_at_once(load: Load) -> None:
         "DAILY_BUDGET_USD": "-98765.4321",
         "DEADLINE_SECONDS": "nan",
         "ALERT_WEBHOOK_URL": "canary://hook",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "canary:4317",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization: Bearer canary",
         f"{ADAPTERS[0].name.upper()}_BASE_URL": "canary",
         f"{ADAPTERS[0].name.upper()}_INPUT_USD_PER_MTOK": "-1",
     }
@@ -129,15 +135,48 @@ def test_the_app_factory_checks_too(load: Load, capsys: pytest.CaptureFixture[st
 
 def test_a_configuration_shows_no_key(load: Load, environment: Mapping[str, str]) -> None:
     """Printing the settings shows neither the providers' keys nor the callers'."""
-    shown = repr(load(METRICS_TOKEN=METRICS_TOKEN))
+    traces = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://me:canary@example.com",
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-api-key=canary",
+    }
+    shown = repr(load(METRICS_TOKEN=METRICS_TOKEN, **traces))
     keys = [value for name, value in environment.items() if name.endswith("_API_KEY")]
-    secrets = [*keys, "key-of-caller0", METRICS_TOKEN, environment["ALERT_WEBHOOK_URL"]]
+    secrets = [*keys, "key-of-caller0", METRICS_TOKEN, environment["ALERT_WEBHOOK_URL"], "canary"]
     assert [secret for secret in secrets if secret in shown] == []
 
 
 def test_a_deadline_leaves_time_for_an_answer(problems: Problems) -> None:
     """Limits that contradict each other are refused."""
     assert "DEADLINE_SECONDS" in problems(DEADLINE_SECONDS="1", FIRST_BYTE_TIMEOUT_SECONDS="2")
+
+
+def test_limits_that_another_makes_idle_are_named(problems: Problems) -> None:
+    """A limit that is set and can never be reached is a mistake; a default like that is not."""
+    idle = {
+        "DAILY_BUDGET_PER_CALLER_USD": ("DAILY_BUDGET_USD", "3", "2"),
+        "CONNECT_TIMEOUT_SECONDS": ("FIRST_BYTE_TIMEOUT_SECONDS", "4", "3"),
+        "IDLE_TIMEOUT_SECONDS": ("STREAM_MAX_SECONDS", "70", "60"),
+    }
+    for variable, (limit, value, lower) in idle.items():
+        assert set(problems(**{variable: value, limit: lower})) == {variable}
+        assert problems(**{variable: lower, limit: lower}) == {}
+        assert problems(**{variable: None, limit: lower}) == {}
+
+
+def test_a_misspelt_name_is_named(problems: Problems, load: Load) -> None:
+    """A name close to one that is missing is a problem; close to one that is set, or without its
+    unit, a warning; and another program's is left alone."""
+    for wanted in (variable for variables in NEEDED.values() for variable in variables):
+        wrong = wanted.replace("_", "", 1) if wanted.count("_") > 1 else f"{wanted}S"
+        refused = problems(**{wanted: None, wrong: "1"})
+        assert set(refused) == {wrong} and f"did you mean {wanted}?" in refused[wrong]
+        load(**{wrong: None})
+    others = {
+        f"{name.upper()}_{word}": "1" for name in PROVIDERS for word in ("ORG_ID", "API_KEY_2")
+    }
+    given = {**others, "HOSTNAME": "1", "RATE_LIMIT_REQUEST": "1", "DAILY_BUDGET": "1"}
+    warnings = load(**given).warnings
+    assert {warning.variable for warning in warnings} == {"RATE_LIMIT_REQUEST", "DAILY_BUDGET"}
 
 
 def test_several_workers_need_a_shared_store(problems: Problems) -> None:
@@ -247,6 +286,18 @@ def test_production_refuses_an_unsafe_webhook(problems: Problems) -> None:
     """Alerts leave by https too."""
     for url in ("http://hooks.example.com/T0/B1", "https://localhost/hook"):
         assert "ALERT_WEBHOOK_URL" in problems(ENVIRONMENT="production", ALERT_WEBHOOK_URL=url)
+    for dsn in ("http://key-1234@sentry.example.com/1", "https://key-1234@localhost/1"):
+        assert "SENTRY_DSN" in problems(ENVIRONMENT="production", SENTRY_DSN=dsn)
+
+
+@pytest.mark.parametrize(
+    "dsn", ["no dsn", "https://sentry.example.com/1", "https://canary@example.com/canary"]
+)
+def test_a_dsn_is_parsed(problems: Problems, dsn: str) -> None:
+    """What is no address with a key and a project's number is refused, and not repeated."""
+    refused = problems(SENTRY_DSN=dsn)
+    assert set(refused) == {"SENTRY_DSN"} and "canary" not in refused["SENTRY_DSN"]
+    assert problems(SENTRY_DSN="") == {}
 
 
 def test_credentials_in_an_address_are_not_echoed(load: Load) -> None:
@@ -259,7 +310,7 @@ def test_credentials_in_an_address_are_not_echoed(load: Load) -> None:
     assert "canary" not in str(refused.value)
 
 
-@pytest.mark.parametrize("proxy", ["socks5://me:canary@proxy:1080", "http://", "proxy:canary"])
+@pytest.mark.parametrize("proxy", ["socks5://me:canary@proxy.test:1080", "http://", "proxy:canary"])
 def test_a_proxy_that_cannot_be_one_is_named(problems: Problems, proxy: str) -> None:
     """A proxy is http or https, and is judged where it stands before a provider; its credentials
     stay unsaid."""
@@ -273,6 +324,34 @@ def test_certificates_that_are_not_there_are_named(problems: Problems, tmp_path:
     """A path to authorities that vouches for nobody would fail each call, and never say why."""
     assert set(problems(SSL_CERT_FILE="/nowhere/ca.pem")) == {"SSL_CERT_FILE"}
     assert set(problems(SSL_CERT_FILE=None, SSL_CERT_DIR=str(tmp_path))) == {"SSL_CERT_DIR"}
+
+
+def test_what_is_optional_needs_its_extra(
+    problems: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set without its libraries it would do nothing: the start says what to run."""
+    extras = {variable: extra for variable, (extra, _) in startup.EXTRAS.items()}
+    wanted = {
+        "SENTRY_DSN": "https://key-1234@sentry.example.com/1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+    }
+
+    def with_library(name: str, **variables: str) -> dict[str, str]:
+        monkeypatch.setattr(startup, "EXTRAS", {v: (e, name) for v, e in extras.items()})
+        return problems(**variables)
+
+    assert with_library("pytest", **wanted) == {}
+    refused = with_library("a-library-that-is-not-here", **wanted)
+    assert set(refused) == set(wanted) == set(extras)
+    assert all(f"uv sync --extra {extras[name]}`" in what for name, what in refused.items())
+    assert problems(**dict.fromkeys(wanted, "")) == {}
+
+
+def test_traces_are_sent_in_one_way(problems: Problems) -> None:
+    """Where the environment asks for gRPC, nothing would arrive."""
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+    refused = problems(**endpoint, OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    assert set(refused) == {"OTEL_EXPORTER_OTLP_PROTOCOL"}
 
 
 # Prices
@@ -333,7 +412,8 @@ def test_dotenv_is_not_read_in_production(dotenv: Path, monkeypatch: pytest.Monk
     assert {variable for variables in NEEDED.values() for variable in variables} <= {
         problem.variable for problem in refused.value.problems
     }
-    assert ".env is not read" in str(refused.value)
+    assert [warning.variable for warning in refused.value.warnings] == [".env"]
+    assert "warning: is not read" in str(refused.value)
 
 
 def test_secrets_may_be_files(load: Load, environment: Mapping[str, str], tmp_path: Path) -> None:
@@ -346,6 +426,19 @@ def test_secrets_may_be_files(load: Load, environment: Mapping[str, str], tmp_pa
     for name in PROVIDERS:
         key = configuration.providers[name].api_key
         assert key is not None and key.get_secret_value() == "a-key-from-a-file"
+
+
+def test_a_variable_may_name_a_file(load: Load, problems: Problems, tmp_path: Path) -> None:
+    """Each secret may stand in the file that `<NAME>_FILE` points at; a file that is none, and a
+    secret that is there twice, are named, and neither the path nor what is in it."""
+    (tmp_path / "canary").write_text("one:a-key-from-a-file\n")
+    several = {"SERVICE_API_KEYS": None, "SERVICE_API_KEYS_FILE": str(tmp_path / "canary")}
+    assert load(**several).service.named_keys == (("one", "a-key-from-a-file"),)
+    for path in (tmp_path, tmp_path / "canary-that-is-not-there"):
+        refused = problems(**{**several, "SERVICE_API_KEYS_FILE": str(path)})
+        assert set(refused) == {"SERVICE_API_KEYS_FILE"} and "canary" not in str(refused)
+    twice = problems(SERVICE_API_KEYS_FILE=str(tmp_path / "canary"))
+    assert set(twice) == {"SERVICE_API_KEYS_FILE"}
 
 
 def test_the_example_lists_exactly_the_settings() -> None:
@@ -400,19 +493,53 @@ def _read(
 # The check
 
 
-def test_check_validates_and_ends(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
-    """`python -m app --check` says that a good environment is good, and serves nothing."""
+def test_check_shows_every_setting(
+    load: Load, environment: Mapping[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m app --check` says that a good environment is good, and what is in effect from
+    where, each variable once and no secret; it serves nothing."""
     load()
     assert main(["--check"]) == 0
-    assert capsys.readouterr().out == "The environment is fit to serve.\n"
+    shown = capsys.readouterr().out
+    rows = dict(re.findall(r"^  ([A-Z_]+) +(.*)$", shown, re.MULTILINE))
+    assert "fit to serve" in shown and set(rows) == set(_variables())
+    assert rows["DEADLINE_SECONDS"].split() == ["environment", "15"]
+    assert rows["PORT"].split() == ["default", "8000"]
+    assert rows["SERVICE_API_KEYS"].split() == ["environment", "set"]
+    assert [value for value in _secrets(environment) if value in shown] == []
 
 
 def test_check_says_what_is_wrong(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
-    """It ends with another status and the list of problems, on the error output."""
+    """It ends with another status and the list of problems, on the error output; a start ends
+    just the same."""
     with pytest.raises(InvalidEnvironment) as refused:
         load(PORT="canary")
-    assert main(["--check"]) != 0
-    assert capsys.readouterr() == ("", f"{refused.value}\n")
+    for arguments in (["--check"], []):
+        assert main(arguments) != 0
+        assert capsys.readouterr() == ("", f"{refused.value}\n")
+
+
+def test_check_speaks_json(
+    load: Load, environment: Mapping[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--json` says the same to machines, good or bad, on the standard output."""
+    load()
+    assert main(["--check", "--json"]) == 0
+    text = capsys.readouterr().out
+    assert [value for value in _secrets(environment) if value in text] == []
+    good = json.loads(text)
+    assert good["fit"] and good["problems"] == []
+    assert {setting["variable"] for setting in good["settings"]} == set(_variables())
+    with pytest.raises(InvalidEnvironment):
+        load(PORT="canary")
+    assert main(["--check", "--json"]) != 0
+    bad = json.loads(capsys.readouterr().out)
+    assert not bad["fit"] and [problem["variable"] for problem in bad["problems"]] == ["PORT"]
+
+
+def _secrets(environment: Mapping[str, str]) -> list[str]:
+    keys = [value for name, value in environment.items() if name.endswith("_API_KEY")]
+    return [*keys, "key-of-caller0", environment["ALERT_WEBHOOK_URL"]]
 
 
 def test_an_unreachable_store_is_refused(
@@ -421,7 +548,7 @@ def test_an_unreachable_store_is_refused(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A store that does not answer ends the start with one line, unless there is none to reach."""
+    """A store that does not answer is a problem like any other, unless there is none to reach."""
     nobody = _unreachable(environment, tmp_path)
     load(**nobody)
     started = time.monotonic()
@@ -429,8 +556,9 @@ def test_an_unreachable_store_is_refused(
     assert time.monotonic() - started < 10
     output = capsys.readouterr().err
     assert (status != 0) is (nobody != {})
-    assert output.startswith(f"The {Store.name} store cannot be reached: " if nobody else "")
-    assert output.count("\n") == (1 if nobody else 0)
+    assert re.findall(rf"^  (\w+) +leads to no {Store.name} store", output, re.MULTILINE) == [
+        *nobody
+    ]
 
 
 def _unreachable(environment: Mapping[str, str], folder: Path) -> dict[str, str]:

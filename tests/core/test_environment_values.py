@@ -56,6 +56,7 @@ REAL = (
 )
 
 
+@pytest.mark.promise("E2")
 @pytest.mark.parametrize("value", PLACEHOLDERS)
 def test_what_stands_in_examples_is_a_placeholder(value: str) -> None:
     """Empty values and what people leave from a copied example are recognised."""
@@ -82,6 +83,7 @@ def test_a_url_with_a_host_is_well_formed(url: str) -> None:
     check_http_url(url)
 
 
+@pytest.mark.promise("E3")
 @pytest.mark.parametrize(
     "url",
     [
@@ -105,6 +107,7 @@ def test_a_bad_url_is_refused_without_its_value(url: str) -> None:
     assert "marked" not in str(refusal.value)
 
 
+@pytest.mark.promise("E3")
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [
@@ -124,6 +127,7 @@ def test_loopback_is_a_host_and_not_a_substring(host: str, loopback: bool) -> No
     assert is_loopback(host) is loopback
 
 
+@pytest.mark.promise("E3")
 @pytest.mark.parametrize(
     ("url", "http_allowed", "refused"),
     [

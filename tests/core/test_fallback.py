@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -40,14 +41,25 @@ class Notes:
         self.ended: list[str] = []
         self.errors: list[ProviderError] = []
 
-    async def before_attempt(self, provider: Provider) -> None:
-        self.begun.append(provider.name)
+    request_id = "request-1"
 
-    def attempt_failed(self, provider: Provider, error: ProviderError, seconds: float) -> None:
+    def attempt_waits(self, provider: Provider) -> None:
+        pass
+
+    def vendor_answered(self, request_id: str | None) -> None:
+        pass
+
+    async def before_attempt(
+        self, provider: Provider, request: ChatRequest, *, stream: bool
+    ) -> Mapping[str, str]:
+        self.begun.append(provider.name)
+        return {}
+
+    def attempt_failed(self, provider: Provider, error: ProviderError) -> None:
         self.ended.append(f"{provider.name} failed")
         self.errors.append(error)
 
-    def attempt_cut(self, provider: Provider, seconds: float) -> None:
+    def attempt_cut(self, provider: Provider, *, by_deadline: bool) -> None:
         self.ended.append(f"{provider.name} cut")
 
     def attempt_skipped(self, provider: Provider, reason: str) -> None:
@@ -68,7 +80,6 @@ async def complete(
         lambda _: QUESTION,
         Deadline.after(seconds),
         notes or Notes(),
-        request_id="request-1",
     )
     return provider.name
 
@@ -137,7 +148,7 @@ async def test_a_refused_account_alerts(open_providers: OpenProviders, sandbox: 
     sandbox.script("openai", [Fault(error="invalid_api_key")])
     async with open_providers() as providers:
         await complete(providers)
-        assert providers.alerts == ["account_refused"]
+        assert providers.alerts == ["account_refused:openai"]
 
 
 @pytest.mark.promise("A3")
@@ -254,7 +265,7 @@ async def test_a_retry_budget_stops_a_storm(
 async def stream(providers: Providers, notes: Notes, *, chunks: int = 10_000) -> list[str]:
     """The pieces of a stream, up to that many."""
     opened = await providers.fallback().open_stream(
-        providers.chain, lambda _: QUESTION, Deadline.after(10), notes, request_id="request-1"
+        providers.chain, lambda _: QUESTION, Deadline.after(10), notes
     )
     pieces = [opened.first.text]
     async with opened.stack:

@@ -48,6 +48,7 @@ def test_every_default_model_has_a_price(adapter: type[ProviderAdapter]) -> None
     assert price.cost_nano_usd(TokenUsage(1_000, 1_000)) > 0
 
 
+@pytest.mark.promise("E4")
 @pytest.mark.parametrize("model", ["no-such-model", "gpt", "sonnet-of-somebody-else"])
 def test_an_unknown_model_has_no_price(model: str) -> None:
     """A model that the list does not know is refused rather than free."""

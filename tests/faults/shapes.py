@@ -148,9 +148,7 @@ BROKEN = replace(
 )
 """A stream that had begun: an error in it, and no end."""
 STALLED = replace(BROKEN, line="ProviderTimeout")
-TOO_LONG = replace(
-    BROKEN, line="TimeoutError", code="deadline_exceeded", charged="worst", breaker=False
-)
+TOO_LONG = replace(BROKEN, line="Cut", code="deadline_exceeded", charged="worst", breaker=False)
 FINE = Outcome(
     line="ok",
     attempts=1,

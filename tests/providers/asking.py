@@ -11,6 +11,7 @@ from app.errors import ProviderError
 from app.providers.base import HTTPCall, ServerSentEvent
 from app.providers.transport import Response, Transport
 
+HEADERS = {"x-request-id": "request-1"}
 CALL = HTTPCall("/chat", {"authorization": "Bearer sk-MARKED-KEY"}, b'{"prompt":"MARKED-PROMPT"}')
 OK = b"HTTP/1.1 200 OK\r\n"
 JSON = OK + b"Content-Type: application/json\r\n"
@@ -31,11 +32,11 @@ STREAM = EVENTS + CHUNKED + chunk(b"data: x\n\n") + chunk(b"")
 
 
 async def post(transport: Transport) -> Response:
-    return await transport.post(CALL, request_id="request-1")
+    return await transport.post(CALL, headers=HEADERS)
 
 
 async def collect(transport: Transport) -> list[ServerSentEvent]:
-    async with transport.stream(CALL, request_id="request-1") as response:
+    async with transport.stream(CALL, headers=HEADERS) as response:
         assert response.body is None
         return [event async for event in response.events()]
 

@@ -14,7 +14,18 @@ from app.guardrails.availability.retry import Retry, RetryBudget
 from app.providers.transport import Response, Transport
 
 from ..core.waiting import until
-from .asking import BOTH_WAYS, CALL, CHUNKED, EVENTS, Ask, failure_of, good_answer, post, whole
+from .asking import (
+    BOTH_WAYS,
+    CALL,
+    CHUNKED,
+    EVENTS,
+    HEADERS,
+    Ask,
+    failure_of,
+    good_answer,
+    post,
+    whole,
+)
 from .conftest import ASYNCIO, UVLOOP, Connect, Serve, Visit, reset_on_close
 
 pytestmark = [
@@ -251,7 +262,7 @@ async def test_the_wait_for_a_place_is_bounded(serve: Serve, connect: Connect) -
     ):
         async with AsyncExitStack() as held:
             for _ in range(2):
-                await held.enter_async_context(transport.stream(CALL, request_id="held"))
+                await held.enter_async_context(transport.stream(CALL, headers=HEADERS))
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await post(transport)

@@ -707,7 +707,11 @@ def test_a_malformed_event_is_unavailability(data: str, gemini: MakeGemini) -> N
 
 @pytest.mark.parametrize(
     ("words", "detail"),
-    [({}, "The prompt was blocked: safety."), ({"blockReasonMessage": "No."}, "No.")],
+    [
+        ({}, "The prompt was blocked: safety."),
+        ({"blockReasonMessage": "No."}, "No."),
+        ({"blockReasonMessage": "No, sk-MARKED-KEY."}, "No, ***."),
+    ],
 )
 def test_a_blocked_prompt_is_the_callers_fault(
     words: dict[str, str], detail: str, gemini: MakeGemini

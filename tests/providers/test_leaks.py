@@ -4,7 +4,7 @@ import asyncio
 import gc
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from app.providers.provider import Provider
 from app.providers.transport import Timeouts, Transport
 
 from ..core.waiting import until
+from .asking import HEADERS
 from .conftest import ASYNCIO, UVLOOP, IssueCertificate, MakeOpenAI, Serve
 from .misbehaving import FAULTS, Listener, Misbehaving, prompt
 from .test_proxies import VENDOR, Tunnel
@@ -161,9 +162,9 @@ def transport_to(url: str) -> Transport:
 async def ask_provider(provider: Provider, plan: Plan) -> str:
     about = request(plan.fault, plan.number)
     if not plan.stream:
-        return (await provider.complete(about, request_id="request-1")).text
+        return (await provider.complete(about, headers=HEADERS)).text
     text = ""
-    async with provider.stream(about, request_id="request-1") as chunks:
+    async with provider.stream(about, headers=HEADERS) as chunks:
         async for chunk in chunks:
             text += chunk.text
             if plan.leaves:
@@ -174,8 +175,7 @@ async def ask_provider(provider: Provider, plan: Plan) -> str:
 async def hold_every_place(provider: Provider) -> None:
     """As many calls as there are places are at the server at once."""
     calls = (
-        provider.complete(request("held", number), request_id="request-1")
-        for number in range(PLACES)
+        provider.complete(request("held", number), headers=HEADERS) for number in range(PLACES)
     )
     replies = await asyncio.gather(*calls)
     assert [reply.text for reply in replies] == [str(number) for number in range(PLACES)]
@@ -255,13 +255,23 @@ class Indifferent:
     def __init__(self) -> None:
         self.failures: Counter[str] = Counter()
 
-    async def before_attempt(self, provider: Provider) -> None:
+    request_id = "request-1"
+
+    def attempt_waits(self, provider: Provider) -> None:
         pass
 
-    def attempt_failed(self, provider: Provider, error: ProviderError, seconds: float) -> None:
+    def vendor_answered(self, request_id: str | None) -> None:
+        pass
+
+    async def before_attempt(
+        self, provider: Provider, request: ChatRequest, *, stream: bool
+    ) -> Mapping[str, str]:
+        return HEADERS
+
+    def attempt_failed(self, provider: Provider, error: ProviderError) -> None:
         self.failures[type(error).__name__] += 1
 
-    def attempt_cut(self, provider: Provider, seconds: float) -> None:
+    def attempt_cut(self, provider: Provider, *, by_deadline: bool) -> None:
         self.failures["cut"] += 1
 
     def attempt_skipped(self, provider: Provider, reason: str) -> None:
@@ -282,7 +292,6 @@ class Chain:
             lambda provider: request(plan.fault, plan.number),
             deadline,
             self.observer,
-            request_id="request-1",
         )
         if not isinstance(answer, OpenStream):
             return answer[0].text
@@ -319,7 +328,7 @@ async def hold_every_place_behind(guarded: GuardedProvider, openai: MakeOpenAI) 
     async def one(fault: str, number: int) -> str:
         async with guarded.place():
             about = request(fault, number)
-            return (await guarded.provider.complete(about, request_id="request-1")).text
+            return (await guarded.provider.complete(about, headers=HEADERS)).text
 
     await until(lambda: guarded.breaker.state is not State.OPEN)
     await one("none", 1)

@@ -11,6 +11,7 @@ from app.errors import Billing, ProviderRefusesAccount, ProviderTimeout, Provide
 from app.messages import ChatRequest, Message, Text
 from app.providers.provider import Provider
 
+from .asking import HEADERS
 from .conftest import Connect, MakeOpenAI, Serve, Visit
 
 pytestmark = pytest.mark.anyio
@@ -51,8 +52,8 @@ def ask(openai: MakeOpenAI, serve: Serve, connect: Connect) -> Ask:
             provider = Provider(openai(), transport)
             try:
                 if not stream:
-                    return await provider.complete(REQUEST, request_id="request-1")
-                async with provider.stream(REQUEST, request_id="request-1") as chunks:
+                    return await provider.complete(REQUEST, headers=HEADERS)
+                async with provider.stream(REQUEST, headers=HEADERS) as chunks:
                     return [chunk.text async for chunk in chunks]
             finally:
                 assert len(server.requests) == 1
@@ -146,7 +147,7 @@ async def test_leaving_a_stream_closes_the_upstream(
         await visit.wait_for_hang_up()
 
     async def read(provider: Provider) -> None:
-        async with provider.stream(REQUEST, request_id="request-1") as chunks:
+        async with provider.stream(REQUEST, headers=HEADERS) as chunks:
             assert (await anext(chunks)).text == "Hi"
             if way == "error":
                 raise LookupError

@@ -18,6 +18,10 @@ from .storm import Shot, storm, workers_of
 
 REQUESTS = 2_000
 BUDGET = 500
+LIMITED = {
+    "DAILY_BUDGET_USD": str(BUDGET / 100),
+    "DAILY_BUDGET_PER_CALLER_USD": str(BUDGET / 100),
+}
 DUPLICATES = 64
 LIMIT = 100
 
@@ -38,7 +42,7 @@ def test_a_budget_is_never_overspent(
     total = Count(spent=0)
     for _ in range(rounds):
         _scripted(sandbox, Reply(output_tokens=spent))
-        with contender.serve(DAILY_BUDGET_USD=str(BUDGET / 100)) as service:
+        with contender.serve(**LIMITED) as service:
             shots = [
                 Shot(f"key-of-caller{number % 40}", stream=number % 3 == 0)
                 for number in range(REQUESTS)
@@ -72,7 +76,7 @@ def test_a_killed_worker_neither_refunds_nor_overspends(
     contender = contenders(storage)
     sandbox.script("openai", [Fault(delay_seconds=1, reply=Reply(output_tokens=100))], times=None)
     with (
-        contender.serve(DAILY_BUDGET_USD=str(BUDGET / 100)) as service,
+        contender.serve(**LIMITED) as service,
         ThreadPoolExecutor(1) as pool,
     ):
         shots = [Shot(key, stream=number % 2 == 0) for number in range(1_000)]

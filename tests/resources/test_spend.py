@@ -78,7 +78,9 @@ def test_spend_reads_as_a_table(
     contenders: Callable[[str], Contender], storage: str, sandbox: Sandbox
 ) -> None:
     """For people: a line for each caller and model, what is still set aside, and the budget."""
-    with contenders(storage).serve(DAILY_BUDGET_USD="50") as service:
+    with contenders(storage).serve(
+        DAILY_BUDGET_USD="50", DAILY_BUDGET_PER_CALLER_USD="50"
+    ) as service:
         ask_around(service, sandbox)
         today = datetime.now(UTC).date().isoformat()
         title, _, header, *rows, total, _, budget = service.spend().stdout.splitlines()

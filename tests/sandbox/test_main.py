@@ -77,6 +77,13 @@ def test_introduces_itself(service: Path) -> None:
     assert '/_sandbox/faults -d \'{"vendor": "anthropic"' in output
 
 
+def test_no_real_key_comes_by_a_file(service: Path) -> None:
+    """What the sandbox sets takes the place of the files that secrets may stand in, too."""
+    named = {f"{name}_FILE": "/run/mine" for name in ("ANTHROPIC_API_KEY", "SERVICE_API_KEYS")}
+    output, _ = start(service, **named).communicate(timeout=20)
+    assert named.keys() & told_by(output).keys() == set()
+
+
 def test_keeps_what_is_set(service: Path) -> None:
     """What the environment holds stays, but no real key is sent to a stand-in."""
     variables = {

@@ -113,10 +113,11 @@ class Project:
     variables: Mapping[str, str]
     store: Path
     prepare: Callable[[], None] | None = None
+    module: str = "app"
 
     @contextmanager
     def serve(self, **settings: str) -> Iterator[Service]:
-        """`python -m app` under these variables and nothing of this process's own."""
+        """`python -m module` under these variables and nothing of this process's own."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         port = _free_port()
         log = self.store.with_name(f"{self.store.stem}-{port}.log")
@@ -152,7 +153,7 @@ class Project:
         assert copy.stdin is not None
         with copy.stdin:
             process = subprocess.Popen(
-                [sys.executable, "-m", "app"],
+                [sys.executable, "-m", self.module],
                 cwd=self.root,
                 env=environment,
                 preexec_fn=self.prepare,

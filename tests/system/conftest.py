@@ -90,12 +90,12 @@ def until(condition: Callable[[], bool], complaint: Callable[[], str]) -> None:
         time.sleep(0.05)
 
 
-def required(program: str) -> str:
+def required(program: str, package: str | None = None) -> str:
     """The path of a program that `.ci/run` installs. Its absence is a failure, never a skip."""
     # Debian keeps what only runs in the background where not everybody looks.
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
     if path is None:
-        pytest.fail(f"{program} is not on the PATH: apt-get install {program}")
+        pytest.fail(f"{program} is not on the PATH: apt-get install {package or program}")
     return path
 
 

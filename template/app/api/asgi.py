@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..caller import Caller
 from ..errors import (
@@ -19,14 +19,20 @@ from ..errors import (
     MethodNotAllowed,
     NotFound,
     ServiceError,
+    Shortage,
 )
 from ..guardrails.visibility.alerts import Alerts
+from ..guardrails.visibility.failures import Failure
 from ..guardrails.visibility.metrics import Metrics
+from ..guardrails.visibility.redaction import CURRENT, Prompt
 from ..guardrails.visibility.request_log import RequestLog
 from ..shutdown import Shutdown
 from .identity import Identity
 from .problems import problem_body, problem_headers
 from .route_table import RouteTable
+
+if TYPE_CHECKING:
+    from ..guardrails.visibility.tracing import Tracing  # off, it is not there
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -40,6 +46,10 @@ CALLER_KEY: Final = "app.caller"
 PROBES: Final = frozenset({"/livez", "/readyz"})
 DOCUMENTATION: Final = frozenset({"/docs", "/openapi.json"})
 METRICS: Final = "/metrics"
+UNTRACED: Final = PROBES | {METRICS}
+"""What machines ask every few seconds makes no trace."""
+
+LISTS: Final = frozenset({"x-forwarded-for", "tracestate"})
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _RETRY_COUNT = re.compile(r"0*[1-9][0-9]*")
@@ -67,6 +77,7 @@ class Visibility:
     log: RequestLog
     metrics: Metrics
     alerts: Alerts
+    tracing: "Tracing | None" = None
 
 
 class Gateway:
@@ -114,16 +125,18 @@ class Gateway:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
-        # Some frameworks rewrite it.
-        path = scope["path"]
+        path = scope["path"]  # some frameworks rewrite it
+        route = self._routes.template_of(path)
         headers = _headers(scope)
         caller = _caller(scope, headers)
         scope[CALLER_KEY] = caller
+        if self._visibility.tracing is not None and path not in UNTRACED:
+            caller.trace = self._visibility.tracing.request_began(scope, route, headers)
         response = Response(send, caller, self._shutdown)
         error: BaseException | None = None
         self._visibility.metrics.request_started()
         try:
-            await self._answer(scope, receive, response, caller, headers)
+            await self._answer(scope, receive, response, caller, headers, route)
         except Exception as unexpected:
             error = unexpected
             await self._crashed(response, caller, unexpected)
@@ -137,7 +150,7 @@ class Gateway:
             caller.gone()
             self._account(
                 scope["method"],
-                self._routes.template_of(path),
+                route,
                 caller,
                 response,
                 started,
@@ -151,6 +164,7 @@ class Gateway:
         response: "Response",
         caller: Caller,
         headers: dict[str, str],
+        route: str,
     ) -> None:
         try:
             self._identify(scope, headers, caller)
@@ -161,6 +175,8 @@ class Gateway:
         except CallerLeft:
             caller.record.outcome = "disconnected"
             return
+        prompt = Prompt.of(caller, route)
+        CURRENT.set(prompt)
         connection = Connection(receive, caller, response)
         try:
             await self._app(scope, connection.receive, response.send)
@@ -170,6 +186,7 @@ class Gateway:
             await response.problem(refused)
         finally:
             connection.close()
+            prompt.forget()
 
     def _identify(self, scope: Scope, headers: dict[str, str], caller: Caller) -> None:
         path = scope["path"]
@@ -187,7 +204,7 @@ class Gateway:
         """The whole body, never more than the cap."""
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._max_body_bytes:
-            raise self._too_large()
+            raise self._too_large(int(declared))
         parts: list[bytes] = []
         size = 0
         while True:
@@ -197,16 +214,17 @@ class Gateway:
             part = message.get("body", b"")
             size += len(part)
             if size > self._max_body_bytes:
-                raise self._too_large()
+                raise self._too_large(None)
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
 
-    def _too_large(self) -> BodyTooLarge:
+    def _too_large(self, declared_bytes: int | None) -> BodyTooLarge:
         return BodyTooLarge(
             f"The body is longer than {self._max_body_bytes} bytes (MAX_BODY_BYTES); send less.",
             # What is left of the body is not read.
             headers={"connection": "close"},
+            shortage=Shortage(self._max_body_bytes, declared_bytes),
         )
 
     async def _crashed(self, response: "Response", caller: Caller, error: Exception) -> None:
@@ -229,14 +247,11 @@ class Gateway:
         started: float,
         error: BaseException | None,
     ) -> None:
-        """The line, the metrics and, for what nobody expected, the alert."""
+        """The line, the metrics, the trace's end and, for what nobody expected, the alert."""
         seconds = time.monotonic() - started
         status = response.status or 499
         if isinstance(error, Exception) and not isinstance(error, ServiceError):
-            self._visibility.alerts.fire(
-                f"unhandled_error:{type(error).__name__}",
-                f"{type(error).__name__} at {method} {route}, request {caller.request_id}.",
-            )
+            self._alert(error, f"{method} {route}", Prompt.of(caller, route), caller)
         self._visibility.log.write(
             caller,
             method=method,
@@ -247,6 +262,18 @@ class Gateway:
         )
         self._visibility.metrics.request_ended(
             caller, method=method, route=route, status=status, duration_seconds=seconds
+        )
+        if self._visibility.tracing is not None:
+            self._visibility.tracing.request_ended(caller, status=response.status, error=error)
+
+    def _alert(self, error: Exception, place: str, prompt: Prompt, caller: Caller) -> None:
+        traceback = error.__traceback__ or caller.record.traceback
+        failure = Failure(error, traceback, prompt, place, caller.request_id)
+        self._visibility.alerts.fire(
+            f"unhandled_error:{failure.name}@{failure.site}",
+            f"{failure.name} at {place}, raised in {failure.site}; request {caller.request_id}. The"
+            " caller got an error. The line of that request in the log has message and stack.",
+            failure=failure,
         )
 
 
@@ -375,6 +402,7 @@ def _caller(scope: Scope, headers: dict[str, str]) -> Caller:
         authenticated=False,
         request_id=given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex,
         route=f"{scope['method']} {scope['path']}",
+        query=scope.get("query_string", b"").decode("latin-1"),
         idempotency_key=headers.get("idempotency-key"),
         is_retry=_RETRY_COUNT.fullmatch(headers.get("x-stainless-retry-count", "")) is not None,
     )
@@ -385,6 +413,6 @@ def _headers(scope: Scope) -> dict[str, str]:
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        joined = name == "x-forwarded-for" and name in headers
+        joined = name in LISTS and name in headers
         headers[name] = f"{headers[name]},{value}" if joined else value
     return headers

@@ -38,6 +38,8 @@ def problem_body(error: ServiceError, caller: Caller) -> bytes:
     if caller.record.outcome == "ok":
         caller.record.outcome = "failed" if caller.record.attempts else "refused"
     caller.record.refusal = error.code
+    caller.record.shortage = error.shortage
+    caller.record.retry_after_seconds = error.retry_after_seconds
     if error.status >= 500 and caller.record.error is None:
         caller.record.error = error
         caller.record.traceback = error.__traceback__

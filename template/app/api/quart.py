@@ -216,10 +216,16 @@ class _Connection(ASGIHTTPConnection):
         try:
             await super().handle_request(request, send)
         except asyncio.CancelledError as error:
-            if self._handler is None or self._handler.cancelling():
+            if self._handler is None or self._handler.cancelling() or self._caller_has_left:
                 raise
             # Quart would end without an answer, as if the caller had left.
             raise RuntimeError("The view awaited something that was cancelled.") from error
+
+    @property
+    def _caller_has_left(self) -> bool:
+        """Then the stream that the view waits for is cancelled."""
+        caller: Caller = cast(dict[str, Any], self.scope)[CALLER_KEY]
+        return caller.record.outcome == "disconnected"
 
 
 class _Request(Request):

@@ -83,20 +83,22 @@ class AnthropicSettings(ProviderSettings):
     model_config = SettingsConfigDict(env_prefix="ANTHROPIC_")
 
     api_key: SecretStr = Field(
-        description="Key of your Anthropic workspace, from https://platform.claude.com."
+        description="Key of your Anthropic workspace: https://platform.claude.com/settings/keys"
     )
     model: str = Field(
         default="claude-haiku-5-5",
         min_length=1,
-        description="Model that answers through Anthropic.",
+        description="Model to ask, by the vendor's name for it.",
     )
     base_url: str = Field(
-        default="https://api.anthropic.com", description="Where Anthropic's API is reached."
+        repr=False,
+        default="https://api.anthropic.com",
+        description="Where Anthropic's API is reached: the vendor, or a gateway before it.",
     )
     thinking: Literal["disabled", "between_tools", "adaptive"] = Field(
         default="disabled",
-        description="Whether the model thinks first; some models only know `between_tools`"
-        " (Sonnet 5.5) or `adaptive` (Opus 5.5, Fable).",
+        description="Whether the model thinks first: `disabled`, or, as the only thing that"
+        " some models know, `between_tools` (Sonnet 5.5) or `adaptive` (Opus 5.5, Fable).",
     )
 
 
@@ -106,6 +108,7 @@ class Anthropic:
     name: ClassVar[str] = _NAME
     settings_type: ClassVar[type[ProviderSettings]] = AnthropicSettings
     price_list_id: ClassVar[str] = "anthropic"
+    telemetry_name: ClassVar[str] = "anthropic"
     # On English prose about 1.35; more on code and on languages that o200k favours.
     input_token_factor: ClassVar[float] = 2.0
 

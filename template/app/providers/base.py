@@ -31,13 +31,15 @@ class ProviderSettings(BaseSettings):
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="Price of a million input tokens, in place of the price list's; 0 is free.",
+        description="Price of a million input tokens in dollars, instead of the price list's; 0"
+        " is free.",
     )
     output_usd_per_mtok: float | None = Field(
         default=None,
         ge=0,
         allow_inf_nan=False,
-        description="Price of a million output tokens, in place of the price list's; 0 is free.",
+        description="Price of a million output tokens in dollars, instead of the price list's;"
+        " 0 is free.",
     )
 
 
@@ -73,6 +75,8 @@ class ProviderAdapter(Protocol):
     settings_type: ClassVar[type[ProviderSettings]]
     price_list_id: ClassVar[str]
     """The vendor's id in genai-prices; empty where the settings demand a declared price."""
+    telemetry_name: ClassVar[str]
+    """Its `gen_ai.provider.name` in OpenTelemetry's conventions."""
 
     def __init__(self, settings: ProviderSettings) -> None: ...
 

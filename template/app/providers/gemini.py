@@ -134,21 +134,23 @@ class GeminiSettings(ProviderSettings):
     model_config = SettingsConfigDict(env_prefix="GEMINI_")
 
     api_key: SecretStr = Field(
-        description="Key of your Gemini project, from https://aistudio.google.com/apikey."
+        description="Key of your Gemini project: https://aistudio.google.com/apikey"
     )
     model: str = Field(
         default="gemini-3.5-flash-lite",
         min_length=1,
-        description="Model that answers through Gemini.",
+        description="Model to ask, by the vendor's name for it.",
     )
     base_url: str = Field(
+        repr=False,
         default="https://generativelanguage.googleapis.com",
-        description="Where Gemini's API is reached.",
+        description="Where Gemini's API is reached: the vendor, or a gateway before it.",
     )
     thinking: Literal["off", "minimal", "low", "medium", "high", "xhigh", "unset"] = Field(
         default="minimal",
-        description="How much the model thinks first. Each model knows some of the levels (3.8"
-        " Flash begins at `low`); `off` is for 2.5 Flash, `unset` for models that know no level.",
+        description="How much the model thinks first: `minimal`, `low`, `medium`, `high` or"
+        " `xhigh`. Each model knows some of these (3.8 Flash begins at `low`); `off` is for"
+        " 2.5 Flash, `unset` for models that know none.",
     )
 
 
@@ -158,6 +160,7 @@ class Gemini:
     name: ClassVar[str] = _NAME
     settings_type: ClassVar[type[ProviderSettings]] = GeminiSettings
     price_list_id: ClassVar[str] = "google"
+    telemetry_name: ClassVar[str] = "gcp.gemini"
     input_token_factor: ClassVar[float] = 2.0
     """100 tokens are 60 to 80 English words (https://ai.google.dev/gemini-api/docs/tokens), of
     which o200k makes 80 to 107: at most 1.25. Figures cost more, a token for each digit where
@@ -325,7 +328,7 @@ class Gemini:
         return builder.reply()
 
     def open_stream(self) -> "_StreamDecoder":
-        return _StreamDecoder(self._refusal)
+        return _StreamDecoder(self._refusal, self._redacted)
 
     def decode_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         # It may stand alone in an array.
@@ -361,8 +364,11 @@ Adapter = Gemini
 class _StreamDecoder:
     """A reply in one piece is read as a stream of one event."""
 
-    def __init__(self, refusal: Callable[[Fields], Refusal]) -> None:
+    def __init__(
+        self, refusal: Callable[[Fields], Refusal], redacted: Callable[[str], str]
+    ) -> None:
         self._refusal = refusal
+        self._redacted = redacted
         self._finished = False
         self._calls = 0
 
@@ -380,7 +386,7 @@ class _StreamDecoder:
         """Raises `Unreadable` for what is not the documented form, `ProviderError` for errors."""
         if data.get("error") is not None:
             raise failures.broken_off(_NAME, self._refusal(json_fields.fields(data, "error")))
-        _refuse_blocked(json_fields.fields(data, "promptFeedback"))
+        self._refuse_blocked(json_fields.fields(data, "promptFeedback"))
         if not data.keys() & {"candidates", "usageMetadata", "promptFeedback"}:
             raise Unreadable("none of the known members")
         candidates = map(json_fields.as_fields, json_fields.items(data, "candidates"))
@@ -388,6 +394,15 @@ class _StreamDecoder:
         chunk = self._chunk(data, candidate)
         says_something = chunk.text or chunk.tool_calls or chunk.finish_reason or chunk.usage
         return (chunk,) if says_something else ()
+
+    def _refuse_blocked(self, feedback: Fields) -> None:
+        reason = json_fields.text(feedback, "blockReason")
+        if reason:
+            kind = json_fields.identifier(reason.lower()) or "other"
+            prose = self._redacted(json_fields.text(feedback, "blockReasonMessage"))
+            detail = prose or f"The prompt was blocked: {kind}."
+            refusal = Refusal(Blame.REQUEST, "content_policy_violation", "messages", detail)
+            raise failures.broken_off(_NAME, refusal)
 
     def _chunk(self, data: Fields, candidate: Fields) -> Chunk:
         content = json_fields.fields(candidate, "content")
@@ -532,16 +547,6 @@ def _base64(signature: str) -> str:
     """The signature as it came."""
     whole = signature.replace("-", "+").replace("_", "/")
     return whole + "=" * (-len(whole) % 4)
-
-
-def _refuse_blocked(feedback: Fields) -> None:
-    reason = json_fields.text(feedback, "blockReason")
-    if reason:
-        kind = json_fields.identifier(reason.lower()) or "other"
-        detail = json_fields.text(feedback, "blockReasonMessage")
-        detail = detail or f"The prompt was blocked: {kind}."
-        refusal = Refusal(Blame.REQUEST, "content_policy_violation", "messages", detail)
-        raise failures.broken_off(_NAME, refusal)
 
 
 def _is_thought(part: Fields) -> bool:

@@ -38,20 +38,23 @@ class OpenAISettings(ProviderSettings):
     model_config = SettingsConfigDict(env_prefix="OPENAI_")
 
     api_key: SecretStr = Field(
-        description="Key of your OpenAI project, from https://platform.openai.com/api-keys."
+        description="Key of your OpenAI project: https://platform.openai.com/api-keys"
     )
     model: str = Field(
-        default="gpt-6-luna", min_length=1, description="Model that answers through OpenAI."
+        default="gpt-6-luna", min_length=1, description="Model to ask, by the vendor's name for it."
     )
     base_url: str = Field(
-        default="https://api.openai.com/v1", description="Where OpenAI's API is reached."
+        repr=False,
+        default="https://api.openai.com/v1",
+        description="Where OpenAI's API is reached: the vendor, or a gateway before it.",
     )
     reasoning_effort: Literal[
         "none", "minimal", "low", "medium", "high", "xhigh", "max", "unset"
     ] = Field(
         default="none",
-        description="How much the model thinks first. Beyond `none` OpenAI takes no tools,"
-        " `temperature` or `top_p`; `unset` is for models that know no such parameter.",
+        description="How much the model thinks first: `none`, `minimal`, `low`, `medium`,"
+        " `high`, `xhigh` or `max`. Beyond `none` OpenAI takes no tools, `temperature` or"
+        " `top_p`. `unset` is for models that know no such parameter.",
     )
 
 
@@ -61,6 +64,7 @@ class OpenAI:
     name: ClassVar[str] = _NAME
     settings_type: ClassVar[type[ProviderSettings]] = OpenAISettings
     price_list_id: ClassVar[str] = "openai"
+    telemetry_name: ClassVar[str] = "openai"
     input_token_factor: ClassVar[float] = 1.0
 
     def __init__(self, settings: OpenAISettings, *, now: Clock = time.time) -> None:

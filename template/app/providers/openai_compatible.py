@@ -9,9 +9,9 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from ..errors import ProviderError
@@ -79,36 +79,35 @@ _THINKING: Final = frozenset(("reasoning", "thinking"))
 _MAX_NESTING: Final = 4
 
 
-def _empty_is_unset(value: object) -> object:
-    return None if value == "" else value
-
-
 class OpenAICompatibleSettings(ProviderSettings):
     model_config = SettingsConfigDict(env_prefix="OPENAI_COMPATIBLE_")
 
     may_be_local: ClassVar[bool] = True
 
-    api_key: Annotated[SecretStr | None, BeforeValidator(_empty_is_unset)] = Field(
+    api_key: SecretStr | None = Field(
         default=None, description="Key of the server, if it wants one."
     )
     model: str = Field(min_length=1, description="Name of the model, as the server lists it.")
     base_url: str = Field(
-        description="Where the server's API is reached, as its maker documents it: most end in /v1."
+        repr=False,
+        description="Address of the server's API, as its maker documents it. Most end in /v1:"
+        " http://localhost:11434/v1 for Ollama, http://vllm:8000/v1 for vLLM,"
+        " https://api.groq.com/openai/v1 for Groq.",
     )
     input_usd_per_mtok: float = Field(
         ge=0,
         allow_inf_nan=False,
-        description="Price of a million input tokens; 0 for a server of your own.",
+        description="Price of a million input tokens in dollars; 0 for a server of your own.",
     )
     output_usd_per_mtok: float = Field(
         ge=0,
         allow_inf_nan=False,
-        description="Price of a million output tokens; 0 for a server of your own.",
+        description="Price of a million output tokens in dollars; 0 for a server of your own.",
     )
     stream_usage: bool = Field(
         default=True,
-        description="Ask for a stream's usage (`stream_options`); `false` for servers that refuse"
-        " that, as Mistral's does, which sends it unasked.",
+        description="Ask for a stream's usage; `false` for servers that refuse"
+        " `stream_options`, as Mistral's does, which sends the usage unasked.",
     )
     thinks: bool = Field(
         default=True,
@@ -120,7 +119,8 @@ class OpenAICompatibleSettings(ProviderSettings):
         ge=1,
         le=12,
         allow_inf_nan=False,
-        description="The most tokens that the model makes of what counts as one (o200k).",
+        description="The most tokens that the model makes of what counts as one here: English"
+        " with Llama or Qwen 1.2, digits with Mistral 3, Hindi or Georgian up to 7.",
     )
 
 
@@ -130,6 +130,7 @@ class OpenAICompatible:
     name: ClassVar[str] = _NAME
     settings_type: ClassVar[type[ProviderSettings]] = OpenAICompatibleSettings
     price_list_id: ClassVar[str] = ""
+    telemetry_name: ClassVar[str] = "openai_compatible"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
@@ -125,7 +125,7 @@ class StreamedResponse:
             async with asyncio.timeout(self._idle_seconds):
                 return await self._response.content.readany()
         except _FAULTS as error:
-            raise _broken(error, "in the middle of its answer") from None
+            raise _broken(error, "in the middle of its answer", "idle") from None
 
 
 class Transport:
@@ -152,15 +152,17 @@ class Transport:
         self._tls = _tls_context() if _needs_tls(base_url, self._proxy) else True
         self._client: aiohttp.ClientSession | None = None
 
-    async def post(self, call: HTTPCall, *, request_id: str) -> Response:
+    async def post(self, call: HTTPCall, *, headers: Mapping[str, str]) -> Response:
         """The answer, whatever its status. Raises `ProviderUnavailable` or `ProviderTimeout`."""
-        async with self._open(call, request_id) as reply:
+        async with self._open(call, headers) as reply:
             return Response(reply.status, reply.headers, await reply.read())
 
     @asynccontextmanager
-    async def stream(self, call: HTTPCall, *, request_id: str) -> AsyncIterator[StreamedResponse]:
+    async def stream(
+        self, call: HTTPCall, *, headers: Mapping[str, str]
+    ) -> AsyncIterator[StreamedResponse]:
         """The answer as it comes. Leaving the block early closes the connection at once."""
-        async with self._open(call, request_id) as reply:
+        async with self._open(call, headers) as reply:
             if not (reply.is_success and reply.is_event_stream):
                 reply.body = await reply.read()
             yield reply
@@ -170,8 +172,10 @@ class Transport:
             await self._client.close()
 
     @asynccontextmanager
-    async def _open(self, call: HTTPCall, request_id: str) -> AsyncIterator[StreamedResponse]:
-        response = await self._send(call, request_id)
+    async def _open(
+        self, call: HTTPCall, headers: Mapping[str, str]
+    ) -> AsyncIterator[StreamedResponse]:
+        response = await self._send(call, headers)
         try:
             if response.status == 407:  # only a proxy says so: the vendor has heard nothing
                 raise _proxy_refuses(407)
@@ -180,22 +184,21 @@ class Transport:
             # After the end of a body its connection is back in the pool, and this does nothing.
             response.close()
 
-    async def _send(self, call: HTTPCall, request_id: str) -> aiohttp.ClientResponse:
+    async def _send(self, call: HTTPCall, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         progress = _Progress(self._timeouts)
-        headers = {**call.headers, "accept-encoding": "identity", "x-request-id": request_id}
         try:
             async with progress.limit:
                 return await self._session().post(
                     self._base_url + call.path,
                     data=call.body,
-                    headers=headers,
+                    headers={**call.headers, "accept-encoding": "identity", **headers},
                     proxy=self._proxy,
                     allow_redirects=False,
                     trace_request_ctx=progress,
                 )
         except _FAULTS as error:
             if progress.is_sent:
-                raise _broken(error, "before it answered") from None
+                raise _broken(error, "before it answered", "first_byte") from None
             raise _not_connected(error) from None
 
     def _session(self) -> aiohttp.ClientSession:
@@ -314,7 +317,9 @@ def _tls_context() -> ssl.SSLContext:
 
 def _not_connected(error: Exception) -> ProviderError:
     if isinstance(error, TimeoutError):
-        return ProviderTimeout("no connection within the limit", billing=Billing.NOTHING)
+        return ProviderTimeout(
+            "no connection within the limit", billing=Billing.NOTHING, limit="connect"
+        )
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _proxy_refuses(error.status)
     # The operating system's reason is safe to tell; aiohttp's own words name the proxy's password.
@@ -330,10 +335,10 @@ def _proxy_refuses(status: int) -> ProviderUnavailable:
     )
 
 
-def _broken(error: Exception, when: str) -> ProviderError:
+def _broken(error: Exception, when: str, limit: Literal["first_byte", "idle"]) -> ProviderError:
     # Here aiohttp's words quote what came over the wire.
     if isinstance(error, TimeoutError):
-        return ProviderTimeout(f"fell silent {when}", billing=Billing.AMBIGUOUS)
+        return ProviderTimeout(f"fell silent {when}", billing=Billing.AMBIGUOUS, limit=limit)
     return ProviderUnavailable(
         f"connection broke {when}: {type(error).__name__}", billing=Billing.AMBIGUOUS
     )

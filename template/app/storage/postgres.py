@@ -73,7 +73,7 @@ def _check_url(value: SecretStr) -> SecretStr:
 
 class PostgresSettings(StoreSettings):
     database_url: Annotated[SecretStr, AfterValidator(_check_url)] = Field(
-        description="The database: `postgresql://user:password@host:5432/name?sslmode=verify-full`."
+        description="The database: `postgresql://user:password@host:5432/name?sslmode=verify-full`"
     )
 
     def production_problems(self) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Step 2: is the environment validated, and are there no API keys in code?"""
 
-import re
 import socket
 from pathlib import Path
 
@@ -10,16 +9,8 @@ import pytest
 from sandbox.server import Sandbox
 from tests.asking import ask
 from tests.checklist.conftest import Evidence
+from tests.key_scan import find_keys, project_files
 from tests.running import ROOT, START_SECONDS, Service, eventually, free_port, start
-
-KEY_IN_CODE = re.compile(
-    r"""(?x)
-      sk-(ant-|proj-)?[A-Za-z0-9_-]{20,} | AIza[A-Za-z0-9_-]{30,}
-    | (?i:api_?key|secret|token|password)["']?\s*[:=]\s*["'][A-Za-z0-9+/_-]{24,}["']
-    """
-)
-CODE = {".py", ".toml", ".yaml", ".yml", ".md", ".json", ".sql", ".lua", ".cfg", ".ini", ".example"}
-NOT_OURS = {".venv", ".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 
 
 @pytest.mark.item("2. Env Vars", "Is there env var validation?")
@@ -49,25 +40,16 @@ def test_api_keys_are_not_in_code(
     service: Service, client: httpx.Client, sandbox: Sandbox, primary: str, evidence: Evidence
 ) -> None:
     """No file holds a key; the one that reaches the provider comes from the environment alone."""
-    texts = {
-        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8", errors="replace")
-        for path in ROOT.rglob("*")
-        if _is_code(path)
-    }
-    assert "app/wiring.py" in texts
-    found = [name for name, text in texts.items() if KEY_IN_CODE.search(text)]
+    files = project_files()
+    assert ROOT / "app/wiring.py" in files
+    found = [str(finding) for finding in find_keys(files)]
     assert not found, f"what looks like a key is in {', '.join(found)}"
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert ".env" in ignored, ".gitignore does not list .env"
     assert ask(client).status_code == 200
     received = sandbox.requests(primary)[-1].headers
     assert "the sandbox's key" in received.values(), f"{primary} received another key"
-    evidence(f"{len(texts)} files searched, 0 keys; the provider received the environment's key")
-
-
-def _is_code(path: Path) -> bool:
-    ours = not NOT_OURS & set(path.relative_to(ROOT).parts)
-    return ours and path.suffix in CODE and path.is_file()
+    evidence(f"{len(files)} files searched, 0 keys; the provider received the environment's key")
 
 
 def _start_without_variables(log: Path) -> tuple[int | None, str]:

@@ -5,7 +5,6 @@ This is where deadline, retry, breaker, bulkhead and fallback meet; each is a fi
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -32,13 +31,26 @@ T = TypeVar("T")
 class AttemptObserver(Protocol):
     """Hears of every attempt; a budget may refuse one."""
 
-    async def before_attempt(self, provider: Provider) -> None:
-        """Raises `ServiceError` to forbid the attempt."""
+    @property
+    def request_id(self) -> str:
+        """By which the log finds the request."""
 
-    def attempt_failed(self, provider: Provider, error: ProviderError, seconds: float) -> None: ...
+    def attempt_waits(self, provider: Provider) -> None:
+        """It asks for a place at the provider."""
 
-    def attempt_cut(self, provider: Provider, seconds: float) -> None:
-        """The deadline, or the service's end, cut it off: what it cost is not known."""
+    async def before_attempt(
+        self, provider: Provider, request: ChatRequest, *, stream: bool
+    ) -> Mapping[str, str]:
+        """Headers that the provider is sent. Raises `ServiceError` to forbid the attempt."""
+
+    def vendor_answered(self, request_id: str | None) -> None:
+        """An answer has begun, good or bad; the vendor knows it by `request_id`."""
+
+    def attempt_failed(self, provider: Provider, error: ProviderError) -> None: ...
+
+    def attempt_cut(self, provider: Provider, *, by_deadline: bool) -> None:
+        """The deadline has, or else its caller's leaving or the service's end: what it cost is not
+        known."""
 
     def attempt_skipped(self, provider: Provider, reason: str) -> None: ...
 
@@ -103,16 +115,17 @@ class Fallback:
         request_for: Callable[[Provider], ChatRequest],
         deadline: Deadline,
         observer: AttemptObserver,
-        *,
-        request_id: str,
     ) -> tuple[ChatReply, Provider]:
         """The first reply that a provider of `chain` gives. Raises `ServiceError`."""
 
         async def ask(guarded: GuardedProvider) -> tuple[ChatReply, Provider]:
             async with guarded.place():
                 provider = guarded.provider
-                await observer.before_attempt(provider)
-                reply = await provider.complete(request_for(provider), request_id=request_id)
+                request = request_for(provider)
+                headers = await observer.before_attempt(provider, request, stream=False)
+                reply = await provider.complete(
+                    request, headers=headers, heard=observer.vendor_answered
+                )
                 return reply, provider
 
         return await self._first_answer(chain, ask, deadline, observer)
@@ -123,8 +136,6 @@ class Fallback:
         request_for: Callable[[Provider], ChatRequest],
         deadline: Deadline,
         observer: AttemptObserver,
-        *,
-        request_id: str,
     ) -> OpenStream:
         """The first stream that begins. After its first chunk there is no way back."""
 
@@ -132,9 +143,10 @@ class Fallback:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(guarded.place())
                 provider = guarded.provider
-                await observer.before_attempt(provider)
+                request = request_for(provider)
+                headers = await observer.before_attempt(provider, request, stream=True)
                 chunks = await stack.enter_async_context(
-                    provider.stream(request_for(provider), request_id=request_id)
+                    provider.stream(request, headers=headers, heard=observer.vendor_answered)
                 )
                 first = await anext(chunks)
                 return OpenStream(provider, first, chunks, stack.pop_all())
@@ -150,11 +162,13 @@ class Fallback:
     ) -> T:
         failures: dict[str, ProviderError | None] = {}
         try:
-            async with asyncio.timeout_at(deadline.at):
+            async with asyncio.timeout_at(deadline.at) as limit:
                 for position, provider in enumerate(chain):
                     others_left = self._any_answering(chain[position + 1 :])
                     try:
-                        return await self._ask(provider, ask, deadline, observer, others_left)
+                        return await self._ask(
+                            provider, ask, deadline, limit, observer, others_left
+                        )
                     except BreakerOpen:
                         failures[provider.name] = None
                         observer.attempt_skipped(provider, "breaker_open")
@@ -162,33 +176,34 @@ class Fallback:
                         raise _blame_request(error) from error
                     except ProviderError as error:
                         failures[provider.name] = error
-                        self._consider_alert(provider, error)
+                        self._consider_alert(provider, error, observer.request_id)
         except TimeoutError as error:
             raise DeadlineExceeded(
                 "No provider answered before the deadline (DEADLINE_SECONDS); try again.",
                 retry_after_seconds=policy.PROVIDERS_RETRY_AFTER_SECONDS,
             ) from error
-        raise self._all_down(failures)
+        raise self._all_down(failures, observer.request_id)
 
     async def _ask(
         self,
         provider: Provider,
         ask: Callable[[GuardedProvider], Awaitable[T]],
         deadline: Deadline,
+        limit: asyncio.Timeout,
         observer: AttemptObserver,
         others_left: bool,
     ) -> T:
         guarded = self._providers[provider.name]
 
         async def attempt() -> T:
-            started = time.monotonic()
+            observer.attempt_waits(provider)
             try:
                 return await ask(guarded)
             except ProviderError as error:
-                observer.attempt_failed(provider, error, time.monotonic() - started)
+                observer.attempt_failed(provider, error)
                 raise
             except asyncio.CancelledError:
-                observer.attempt_cut(provider, time.monotonic() - started)
+                observer.attempt_cut(provider, by_deadline=limit.expired())
                 raise
 
         return await self._retry.call(attempt, deadline, others_left=others_left)
@@ -196,21 +211,38 @@ class Fallback:
     def _any_answering(self, chain: Sequence[Provider]) -> bool:
         return any(self._providers[p.name].breaker.state is not State.OPEN for p in chain)
 
-    def _consider_alert(self, provider: Provider, error: ProviderError) -> None:
+    def _consider_alert(self, provider: Provider, error: ProviderError, request_id: str) -> None:
         if isinstance(error, ProviderRefusesAccount):
             self._alert(
-                "account_refused",
-                f"{provider.name} refuses the account's key or quota (status {error.status}).",
+                f"account_refused:{provider.name}",
+                f"{provider.name} refuses the account's key, quota or model (status {error.status},"
+                f" request {request_id}). Until that is mended in the vendor's console, or the key"
+                " is replaced, the next of PROVIDERS answers, if there is one.",
             )
 
-    def _all_down(self, failures: Mapping[str, ProviderError | None]) -> ProvidersUnavailable:
+    def _all_down(
+        self, failures: Mapping[str, ProviderError | None], request_id: str
+    ) -> ProvidersUnavailable:
         names = ", ".join(failures)
-        self._alert("providers_down", f"Every provider failed: {names}.")
+        reasons = ", ".join(f"{name} ({_reason(error)})" for name, error in failures.items())
+        self._alert(
+            "providers_down",
+            f"Every provider that was asked failed: {reasons}; request {request_id}. Callers get"
+            " 503 and are told to come back. Look at the providers' status pages.",
+        )
         waits = [e.retry_after_seconds for e in failures.values() if e and e.retry_after_seconds]
         return ProvidersUnavailable(
             f"Every provider failed ({names}); try again.",
             retry_after_seconds=math.ceil(min(waits, default=policy.PROVIDERS_RETRY_AFTER_SECONDS)),
         )
+
+
+def _reason(error: ProviderError | None) -> str:
+    """In words that hold no vendor's text."""
+    if error is None:
+        return "its breaker is open"
+    status = f", status {error.status}" if error.status else ""
+    return f"{type(error).__name__}{status}"
 
 
 def _blame_request(error: ProviderRejectsRequest) -> BadRequest:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ... import policy
-from ...errors import ContextTooLong
+from ...errors import ContextTooLong, Shortage
 from ...messages import ChatRequest, Message
 from ...providers.base import ProviderAdapter
 from .history import Trimmed, trim
@@ -156,4 +156,5 @@ class ContextGate:
             f"The input has {count} tokens (after trimming the history), the limit is"
             f" {self._max_input_tokens}; shorten the system message or the last message.",
             param="messages",
+            shortage=Shortage(self._max_input_tokens, count),
         )

@@ -22,6 +22,7 @@ from ...errors import (
     ReplyNotStored,
     RequestInFlight,
     ServiceError,
+    Shortage,
     StoreUnavailable,
 )
 from ...messages import ChatReply
@@ -38,7 +39,7 @@ from ...storage.base import (
     Store,
     TopUp,
 )
-from .budget import BudgetCalendar, Spending, cost_header, remaining_header, usd
+from .budget import NANO_PER_USD, BudgetCalendar, Spending, cost_header, remaining_header, usd
 from .idempotency import decode_reply, encode_reply
 from .rate_limit import rate_limit_headers, rate_limited
 
@@ -201,14 +202,22 @@ class SettlementBacklog:
 
     `on_gone(reason, waiting)` hears when the store goes away, `on_back(lost)` when it is back:
     settlements for which there was no room are lost, and their reservations stay charged.
+    `on_change(waiting, lost)` hears of each that begins or ceases to wait, and how many were lost
+    by that.
     """
 
     def __init__(
-        self, store: Store, *, on_gone: Callable[[str, int], None], on_back: Callable[[int], None]
+        self,
+        store: Store,
+        *,
+        on_gone: Callable[[str, int], None],
+        on_back: Callable[[int], None],
+        on_change: Callable[[int, int], None] = lambda waiting, lost: None,
     ) -> None:
         self._store = store
         self._on_gone = on_gone
         self._on_back = on_back
+        self._on_change = on_change
         self._waiting: deque[Settlement] = deque(maxlen=policy.SETTLEMENT_BACKLOG)
         self._task: asyncio.Task[None] | None = None
         self._reachable = True
@@ -245,8 +254,10 @@ class SettlementBacklog:
 
     def put(self, settlement: Settlement) -> None:
         """Takes a settlement to be written in the background. Writing it twice does no harm."""
-        self._lost += len(self._waiting) == self._waiting.maxlen
+        lost = int(len(self._waiting) == self._waiting.maxlen)
+        self._lost += lost
         self._waiting.append(settlement)
+        self._on_change(len(self._waiting), lost)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write_when_possible())
 
@@ -269,6 +280,7 @@ class SettlementBacklog:
                 # A full backlog may have pushed it out meanwhile.
                 with suppress(ValueError):
                     self._waiting.remove(settlement)
+                self._on_change(len(self._waiting), 0)
 
 
 def _refusal(refused: Refused, limits: Limits, worst_case_nano_usd: int) -> ServiceError:
@@ -292,19 +304,29 @@ def _refusal(refused: Refused, limits: Limits, worst_case_nano_usd: int) -> Serv
                 headers=DO_NOT_RETRY,
             )
         case "budget":
+            committed = refused.budget.committed_nano_usd if refused.budget else 0
             return BudgetExhausted(
                 f"The daily budget of ${usd(limits.daily_nano_usd)} leaves no room for this"
                 f" request, which may cost ${usd(worst_case_nano_usd)}; wait until midnight.",
                 retry_after_seconds=math.ceil(refused.retry_after_seconds),
                 headers=DO_NOT_RETRY,
+                shortage=_in_dollars(limits.daily_nano_usd, worst_case_nano_usd, committed),
             )
         case "caller_budget":
             spent = refused.budget.caller_committed_nano_usd if refused.budget else 0
-            left = max(0, limits.daily_per_caller_nano_usd - spent)
+            limit = limits.daily_per_caller_nano_usd
+            left = max(0, limit - spent)
             return CallerBudgetExhausted(
-                f"Your daily budget of ${usd(limits.daily_per_caller_nano_usd)} has ${usd(left)}"
-                f" left, and this request may cost ${usd(worst_case_nano_usd)}; ask for fewer"
-                " tokens (max_tokens), or wait until midnight.",
+                f"Your daily budget of ${usd(limit)} has ${usd(left)} left, and this request may"
+                f" cost ${usd(worst_case_nano_usd)}; ask for fewer tokens (max_tokens), or wait"
+                " until midnight.",
                 retry_after_seconds=math.ceil(refused.retry_after_seconds),
                 headers=DO_NOT_RETRY,
+                shortage=_in_dollars(limit, worst_case_nano_usd, spent),
             )
+
+
+def _in_dollars(limit: int, asked: int, committed: int) -> Shortage:
+    return Shortage(
+        limit / NANO_PER_USD, asked / NANO_PER_USD, max(0, limit - committed) / NANO_PER_USD
+    )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 
 from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import ModelPrice, TieredPrices
+from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 from ...messages import TokenUsage
 from ...providers.base import ProviderSettings
@@ -68,10 +68,9 @@ def resolve(settings: ProviderSettings, price_list_id: str) -> Price:
     if None not in declared:
         per_input, per_output = (_nano(Decimal(str(price))) for price in declared)
         return Price(Rates(per_input, per_input, per_input, per_output))
-    try:
-        _, model = get_snapshot().find_provider_model(settings.model, None, price_list_id, None)
-    except LookupError as error:
-        raise UnknownPrice(settings.model) from error
+    model = _listed(settings, price_list_id)
+    if model is None:
+        raise UnknownPrice(settings.model)
     listed = model.get_prices(datetime.now(UTC))
     starts = {
         tier.start
@@ -83,6 +82,19 @@ def resolve(settings: ProviderSettings, price_list_id: str) -> Price:
     if listed.input_mtok is None or listed.output_mtok is None:
         raise UnknownPrice(settings.model)
     return Price(base, tuple((start, _rates(listed, start + 1)) for start in sorted(starts)))
+
+
+def context_window(settings: ProviderSettings, price_list_id: str) -> int | None:
+    """The tokens that the configured model takes and makes together, where the list has it."""
+    model = _listed(settings, price_list_id)
+    return None if model is None else model.context_window
+
+
+def _listed(settings: ProviderSettings, price_list_id: str) -> ModelInfo | None:
+    try:
+        return get_snapshot().find_provider_model(settings.model, None, price_list_id, None)[1]
+    except LookupError:
+        return None
 
 
 def _rates(listed: ModelPrice, input_tokens: int) -> Rates:

@@ -2,7 +2,7 @@
 
 import math
 
-from ...errors import RateLimited
+from ...errors import RateLimited, Shortage
 from ...storage.base import RateState, Refused
 
 
@@ -23,4 +23,5 @@ def rate_limited(refused: Refused) -> RateLimited:
         f"{rate.limit} of {rate.limit} requests in {rate.window_seconds:g} s are used;"
         f" try again in {wait} s.",
         retry_after_seconds=wait,
+        shortage=Shortage(rate.limit, 1, 0),
     )

@@ -1,0 +1,1 @@
+"""The files around a rendered service: image, Compose, workflow, manifests, key scan."""
