@@ -10,7 +10,8 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,22 @@ from sandbox import stores
 from sandbox.server import Sandbox
 from tests.matrix.combinations import Combination
 from tests.matrix.progress import SHARED_FOLDER
-from tests.rendering import ROOT, Environment, make_environment, render, take_snapshot
+from tests.rendering import (
+    ROOT,
+    CommandFailed,
+    Environment,
+    make_environment,
+    render,
+    run,
+    take_snapshot,
+)
 
 Render = Callable[[Combination], Path]
 EnvironmentOf = Callable[[Path], Environment]
+MypyCache = Callable[[Environment], Path]
+
+CACHE = "mypy-cache"
+"""In an environment's folder: what mypy has read of its libraries."""
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +70,10 @@ def environment_of(pytestconfig: pytest.Config) -> EnvironmentOf:
         folder = shared / libraries_hash(project)
         with locked(folder.with_suffix(".lock")):
             if not folder.with_suffix(".made").exists():
-                make_environment(project, folder)
+                environment = make_environment(project, folder)
+                # What it says is of interest when each project is judged.
+                with suppress(CommandFailed):
+                    check_types(environment, project, folder / CACHE)
                 folder.with_suffix(".made").touch()
         return Environment(folder)
 
@@ -82,15 +98,28 @@ def vendors() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def mypy_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
-    """One for all that this process renders: mypy recognises unchanged files by their content.
-
-    In the quick tier it begins with what `make lint` has just read of the same libraries.
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> MypyCache:
+    """One for each environment, and of this process alone: mypy recognises unchanged files by their
+    content. It begins with what has been read of the libraries already; in the quick tier by
+    `make lint`.
     """
-    cache = tmp_path_factory.mktemp("mypy-cache")
-    if pytestconfig.getoption("quick") and (ROOT / ".mypy_cache").is_dir():
-        shutil.copytree(ROOT / ".mypy_cache", cache, dirs_exist_ok=True)
-    return cache
+    quick = pytestconfig.getoption("quick")
+
+    @cache
+    def copied(environment: Environment) -> Path:
+        own = tmp_path_factory.mktemp("mypy-cache")
+        known = ROOT / ".mypy_cache" if quick else environment.folder / CACHE
+        if known.is_dir():
+            shutil.copytree(known, own, dirs_exist_ok=True)
+        return own
+
+    return copied
+
+
+def check_types(environment: Environment, project: Path, cache: Path) -> None:
+    """Raises `CommandFailed` with what mypy says."""
+    command = [environment.python, "-m", "mypy", "--cache-dir", str(cache)]
+    run(command, project, environment.variables())
 
 
 def libraries_hash(project: Path) -> str:

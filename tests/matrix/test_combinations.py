@@ -17,7 +17,7 @@ from sandbox.server import Sandbox
 from sandbox.stores import place
 from tests.matrix.blemishes import blemishes_in
 from tests.matrix.combinations import Combination
-from tests.matrix.conftest import EnvironmentOf, Render
+from tests.matrix.conftest import EnvironmentOf, MypyCache, Render, check_types
 from tests.matrix.example_environment import faults_of_example
 from tests.matrix.expected_files import expected_files, files_in
 from tests.matrix.progress import chosen_combinations
@@ -71,7 +71,7 @@ def test_combination(
     environment_of: EnvironmentOf,
     servers: Mapping[str, str],
     vendors: Sandbox,
-    mypy_cache: Path,
+    mypy_cache: MypyCache,
     monkeypatch: pytest.MonkeyPatch,
     pytestconfig: pytest.Config,
     subtests: pytest.Subtests,
@@ -104,7 +104,7 @@ def test_combination(
         with steps.check("lint"):
             use(environment, project, "ruff", "check", "--no-cache")
         with steps.check("types"):
-            use(environment, project, "python", "-m", "mypy", "--cache-dir", str(mypy_cache))
+            check_types(environment, project, mypy_cache(environment))
         with steps.check("imports"):
             refuse(empty_contracts(project))
             use(environment, project, "lint-imports", "--no-cache", "--no-logo")
