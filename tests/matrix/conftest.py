@@ -20,6 +20,7 @@ from sandbox import stores
 from sandbox.server import Sandbox
 from tests.matrix.combinations import Combination
 from tests.matrix.progress import SHARED_FOLDER
+from tests.matrix.workplace import Workplace
 from tests.rendering import (
     ROOT,
     CommandFailed,
@@ -54,6 +55,11 @@ def rendered(template: Path, tmp_path: Path) -> Render:
         return project
 
     return start
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("workplace"))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from tests.matrix.example_environment import faults_of_example
 from tests.matrix.expected_files import expected_files, files_in
 from tests.matrix.progress import chosen_combinations
 from tests.matrix.unused_modules import unused_modules
+from tests.matrix.workplace import Workplace
 from tests.rendering import CommandFailed, Environment, run, service
 
 OFFLINE = Path(__file__).with_name("offline")
@@ -68,6 +68,7 @@ def test_combination(
     combination: Combination,
     template: Path,
     rendered: Render,
+    workplace: Workplace,
     environment_of: EnvironmentOf,
     servers: Mapping[str, str],
     vendors: Sandbox,
@@ -86,7 +87,8 @@ def test_combination(
         monkeypatch.setenv(name, url)
     try:
         with steps.needed("render"):
-            project = rendered(combination)
+            kept = rendered(combination)
+            project = workplace.take(kept)
         with steps.check("files"):
             expected = expected_files(template / "template", combination)
             refuse(f"missing: {name}" for name in expected - files_in(project))
@@ -108,6 +110,7 @@ def test_combination(
         with steps.check("imports"):
             refuse(empty_contracts(project))
             use(environment, project, "lint-imports", "--no-cache", "--no-logo")
+        workplace.recall()
         with steps.check("boot"):
             boot_offline(environment, project, vendors)
         with steps.check("own tests"):
@@ -117,14 +120,15 @@ def test_combination(
             command = [environment.python, "-m", "pytest", "--quiet", *own, *which]
             tested = run(command, project, {**environment.variables(), **servers})
             tests = count_passed(tested)
+        workplace.remember()
     finally:
         record_property("combination", str(combination))
         record_property("seconds", time.monotonic() - started)
         record_property("steps", steps.seconds)
         record_property("failed", steps.failed)
         record_property("own_tests", tests)
-    if not steps.failed:
-        shutil.rmtree(project)
+        if steps.failed and "render" not in steps.failed:
+            workplace.project.rename(kept)
 
 
 def refuse(faults: Iterable[str]) -> None:
