@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ENTRANCES = ("app.__main__", "app.main")
@@ -27,10 +28,19 @@ def module_name(path: Path, project: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(path: Path, module: str) -> Iterator[str]:
+def imports_of(path: Path, module: str) -> tuple[str, ...]:
     """The modules that a file imports, and the packages that they are in."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return _imports_in(path.read_text(encoding="utf-8"), package)
+
+
+@cache  # combinations have most of their files in common
+def _imports_in(source: str, package: str) -> tuple[str, ...]:
+    return tuple(_each_import(source, package))
+
+
+def _each_import(source: str, package: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
