@@ -100,7 +100,7 @@ def kinds_in(line: str) -> Iterator[str]:
         yield "a webhook's address"
     if _PRIVATE_KEY.search(line):
         yield "a private key"
-    if any(_is_password(match) for match in _URL.finditer(line)):
+    if "://" in line and any(_is_password(match) for match in _URL.finditer(line)):
         yield "a URL with a password"
     values = (match["quoted"] or match["bare"] for match in _ASSIGNED.finditer(line))
     if not vendors and any(_is_random(value) for value in values):

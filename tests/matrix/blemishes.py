@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from tests.matrix.combinations import Combination
@@ -44,7 +45,12 @@ def blemishes_in(project: Path, combination: Combination) -> list[str]:
     return found
 
 
-def _scars(text: str, suffix: str) -> Iterator[str]:
+@cache  # combinations have most of their files in common
+def _scars(text: str, suffix: str) -> tuple[str, ...]:
+    return tuple(_each_scar(text, suffix))
+
+
+def _each_scar(text: str, suffix: str) -> Iterator[str]:
     if not text.strip():
         yield "empty"
         return
@@ -62,20 +68,22 @@ def _scars(text: str, suffix: str) -> Iterator[str]:
             yield f"blanks at the end of line {number}"
 
 
-def _traces(line: str, combination: Combination) -> Iterator[str]:
+def _traces(said: str, combination: Combination) -> Iterator[str]:
     for value in sorted(combination.not_chosen):
-        said = line
-        for longer in combination.chosen:
-            # One value's name may begin another's.
-            if longer.startswith(value):
-                said = re.sub(_word(longer), "", said, flags=re.IGNORECASE)
-        if value in GENERIC:
-            found = re.search(GENERIC[value], said)
-        else:
-            names = f"{_word(value)}|{_word(combination.title(value))}"
-            found = re.search(names, said, re.IGNORECASE)
-        if found:
+        # One value's name may begin another's.
+        longer = tuple(name for name in sorted(combination.chosen) if name.startswith(value))
+        if _is_named(said, value, combination.title(value), longer):
             yield value
+
+
+@cache
+def _is_named(said: str, value: str, title: str, longer: tuple[str, ...]) -> bool:
+    """Whether `value` is, by itself and not as the beginning of a longer name."""
+    for name in longer:
+        said = re.sub(_word(name), "", said, flags=re.IGNORECASE)
+    if value in GENERIC:
+        return re.search(GENERIC[value], said) is not None
+    return re.search(f"{_word(value)}|{_word(title)}", said, re.IGNORECASE) is not None
 
 
 def _word(name: str) -> str:

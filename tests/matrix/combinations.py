@@ -79,9 +79,11 @@ def read_axes() -> tuple[Axis, ...]:
 
 
 def all_combinations() -> tuple[Combination, ...]:
+    """The first axis changes fastest: neighbours, which run at the same time, need different
+    libraries, and no one waits for another to install them."""
     axes = read_axes()
-    selections = product(*(tuple(axis.selections()) for axis in axes))
-    return tuple(Combination(axes, chosen) for chosen in selections)
+    selections = product(*(tuple(axis.selections()) for axis in reversed(axes)))
+    return tuple(Combination(axes, chosen[::-1]) for chosen in selections)
 
 
 def covering_combinations(*, all_at_once: bool = False) -> tuple[Combination, ...]:

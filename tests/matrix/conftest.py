@@ -11,7 +11,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ import pytest
 from sandbox import stores
 from sandbox.server import Sandbox
 from tests.matrix.combinations import Combination
+from tests.matrix.preloaded import Preloaded
 from tests.matrix.progress import SHARED_FOLDER
 from tests.matrix.workplace import Workplace
 from tests.rendering import (
@@ -33,7 +33,7 @@ from tests.rendering import (
 
 Render = Callable[[Combination], Path]
 EnvironmentOf = Callable[[Path], Environment]
-MypyCache = Callable[[Environment], Path]
+MypyCache = Callable[[Environment, Path], Path]
 
 CACHE = "mypy-cache"
 """In an environment's folder: what mypy has read of its libraries."""
@@ -76,10 +76,7 @@ def environment_of(pytestconfig: pytest.Config) -> EnvironmentOf:
         folder = shared / libraries_hash(project)
         with locked(folder.with_suffix(".lock")):
             if not folder.with_suffix(".made").exists():
-                environment = make_environment(project, folder)
-                # What it says is of interest when each project is judged.
-                with suppress(CommandFailed):
-                    check_types(environment, project, folder / CACHE)
+                make_environment(project, folder)
                 folder.with_suffix(".made").touch()
         return Environment(folder)
 
@@ -110,16 +107,34 @@ def mypy_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
     `make lint`.
     """
     quick = pytestconfig.getoption("quick")
+    copies: dict[Environment, Path] = {}
 
-    @cache
-    def copied(environment: Environment) -> Path:
-        own = tmp_path_factory.mktemp("mypy-cache")
-        known = ROOT / ".mypy_cache" if quick else environment.folder / CACHE
-        if known.is_dir():
-            shutil.copytree(known, own, dirs_exist_ok=True)
-        return own
+    def find(environment: Environment, project: Path) -> Path:
+        if environment not in copies:
+            copies[environment] = tmp_path_factory.mktemp("mypy-cache")
+            known = ROOT / ".mypy_cache" if quick else read_libraries(environment, project)
+            if known.is_dir():
+                shutil.copytree(known, copies[environment], dirs_exist_ok=True)
+        return copies[environment]
 
-    return copied
+    return find
+
+
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Preloaded]:
+    with Preloaded() as preloaded:
+        yield preloaded
+
+
+def read_libraries(environment: Environment, project: Path) -> Path:
+    """What mypy has read of an environment's libraries, the first time that it was used there."""
+    known = environment.folder / CACHE
+    with locked(environment.folder.with_suffix(".lock")):
+        if not known.is_dir():
+            # What it says is of interest when each project is judged.
+            with suppress(CommandFailed):
+                check_types(environment, project, known)
+    return known
 
 
 def check_types(environment: Environment, project: Path, cache: Path) -> None:

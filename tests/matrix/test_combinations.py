@@ -19,12 +19,15 @@ from tests.matrix.combinations import Combination
 from tests.matrix.conftest import EnvironmentOf, MypyCache, Render, check_types
 from tests.matrix.example_environment import faults_of_example
 from tests.matrix.expected_files import expected_files, files_in
+from tests.matrix.preloaded import Preloaded
 from tests.matrix.progress import chosen_combinations
 from tests.matrix.unused_modules import unused_modules
 from tests.matrix.workplace import Workplace
 from tests.rendering import CommandFailed, Environment, run, service
 
 OFFLINE = Path(__file__).with_name("offline")
+PRELOADED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+"""The assertions of libraries, which pytest would rewrite of its plugins, are not of interest."""
 
 
 class Blemished(Exception):
@@ -73,6 +76,7 @@ def test_combination(
     servers: Mapping[str, str],
     vendors: Sandbox,
     mypy_cache: MypyCache,
+    preloaded: Preloaded,
     monkeypatch: pytest.MonkeyPatch,
     pytestconfig: pytest.Config,
     subtests: pytest.Subtests,
@@ -106,7 +110,7 @@ def test_combination(
         with steps.check("lint"):
             use(environment, project, "ruff", "check", "--no-cache")
         with steps.check("types"):
-            check_types(environment, project, mypy_cache(environment))
+            check_types(environment, project, mypy_cache(environment, project))
         with steps.check("imports"):
             refuse(empty_contracts(project))
             use(environment, project, "lint-imports", "--no-cache", "--no-logo")
@@ -117,8 +121,9 @@ def test_combination(
             which = ["tests/checklist"] if pytestconfig.getoption("quick") else []
             # In a folder of its own: pytest's shared one is swept by all that run at once.
             own = ["--basetemp", str(project.with_name("pytest"))]
-            command = [environment.python, "-m", "pytest", "--quiet", *own, *which]
-            tested = run(command, project, {**environment.variables(), **servers})
+            variables = {**environment.variables(), **servers}
+            arguments = ["--quiet", *PRELOADED, *own, *which]
+            tested = preloaded.run(environment, project, "pytest", arguments, variables)
             tests = count_passed(tested)
         workplace.remember()
     finally:

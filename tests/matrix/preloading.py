@@ -1,0 +1,46 @@
+"""A process that has loaded what many runs load, and becomes each of them in turn by a fork.
+
+Started by its path in an environment of its own, it knows nothing of this repository. Its arguments
+name what to load. It reads orders, one a line, and answers each with the status of its run.
+"""
+
+import importlib
+import json
+import os
+import runpy
+import sys
+from contextlib import suppress
+
+
+def main() -> None:
+    # The folder of this file is no place to import from.
+    del sys.path[0]
+    for name in sys.argv[1:]:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            become(**json.loads(line))
+            return
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def become(
+    module: str, arguments: list[str], folder: str, variables: dict[str, str], output: str
+) -> None:
+    """`python -m module` with its output in a file. Raises what the module raises."""
+    nothing, written = os.open(os.devnull, os.O_RDONLY), os.open(output, os.O_WRONLY | os.O_CREAT)
+    for number, opened in ((0, nothing), (1, written), (2, written)):
+        os.dup2(opened, number)
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

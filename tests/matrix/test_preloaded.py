@@ -1,0 +1,66 @@
+"""A run by a fork of a process that has loaded the libraries is a run like any other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.matrix import preloaded as module
+from tests.matrix.preloaded import Preloaded
+from tests.rendering import CommandFailed, Environment
+
+Run = Callable[[str], str]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Runs this text as a module of a project that needs httpx; prints two arguments of two."""
+    project = tmp_path / "project"
+    (project / "app").mkdir(parents=True)
+    (project / "app/needs.py").write_text("import httpx\nimport no_such_library\n")
+    environment = Environment(Path(sys.prefix))
+    with Preloaded() as preloaded:
+
+        def start(text: str) -> str:
+            (project / "program.py").write_text(text)
+            variables = environment.variables() | {"SAID": "so"}
+            return preloaded.run(environment, project, "program", ["one", "two"], variables)
+
+        yield start
+
+
+def test_it_is_run_as_a_program(run: Run) -> None:
+    """With its arguments, its folder and just these variables, once for each run."""
+    text = """if __name__ == "__main__":
+    import os, sys
+    print(*sys.argv[1:], os.environ["SAID"], sorted(os.environ)[-2:], sys.path[0] == os.getcwd())
+"""
+    said = "one two so ['SAID', 'VIRTUAL_ENV'] True\n"
+    assert [run(text), run(text)] == [said, said]
+
+
+def test_the_libraries_are_there_before_it(run: Run) -> None:
+    """Those that the project's code names, where there are such."""
+    loaded = "import sys; print([name in sys.modules for name in ('httpx', 'app', 'copier')])"
+    assert run(loaded) == "[True, False, False]\n"
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "raise ValueError('why')", "os.abort()"])
+def test_a_failed_run_is_seen(run: Run, end: str) -> None:
+    """With what it has printed; the next one begins anew."""
+    with pytest.raises(CommandFailed, match=r"before(.|\n)*ended with status (3|1|-6)$"):
+        run(f"import os, sys; print('before', flush=True); {end}")
+    assert run("print('after')") == "after\n"
+
+
+@pytest.mark.skipif(not module.CAN_FORK, reason="runs are not forks here")
+def test_a_run_that_does_not_end_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all that it has started; the next one begins anew."""
+    monkeypatch.setattr(module, "TOOL_SECONDS", 1.0)
+    with pytest.raises(CommandFailed, match=r"before(.|\n)*does not end in 1 s$"):
+        run("import time; print('before', flush=True); time.sleep(60)")
+    monkeypatch.undo()
+    assert run("print('after')") == "after\n"
