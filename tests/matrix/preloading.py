@@ -9,15 +9,13 @@ import json
 import os
 import runpy
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
 
 
 def main() -> None:
     # The folder of this file is no place to import from.
     del sys.path[0]
-    for name in sys.argv[1:]:
-        with suppress(ImportError):
-            importlib.import_module(name)
+    load(sys.argv[1:])
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
@@ -25,6 +23,20 @@ def main() -> None:
             return
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def load(names: Sequence[str]) -> None:
+    """A library that wants to be configured first has done half of its work when it says so: then
+    this begins anew, without it."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass  # a name in a module, or something that is not installed here
+        except Exception:
+            library = name.partition(".")[0]
+            others = [other for other in names if other.partition(".")[0] != library]
+            os.execv(sys.executable, [sys.executable, __file__, *others])
 
 
 def become(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.matrix import preloaded as module
-from tests.matrix.preloaded import Preloaded
+from tests.matrix.preloaded import PROGRAM, Preloaded
 from tests.rendering import CommandFailed, Environment
 
 Run = Callable[[str], str]
@@ -20,7 +22,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     """Runs this text as a module of a project that needs httpx; prints two arguments of two."""
     project = tmp_path / "project"
     (project / "app").mkdir(parents=True)
-    (project / "app/needs.py").write_text("import httpx\nimport no_such_library\n")
+    (project / "app/needs.py").write_text("import httpx, no_such_library\n")
     environment = Environment(Path(sys.prefix))
     with Preloaded() as preloaded:
 
@@ -46,6 +48,35 @@ def test_the_libraries_are_there_before_it(run: Run) -> None:
     """Those that the project's code names, where there are such."""
     loaded = "import sys; print([name in sys.modules for name in ('httpx', 'app', 'copier')])"
     assert run(loaded) == "[True, False, False]\n"
+
+
+def test_a_library_that_must_be_configured_first_is_left_out(tmp_path: Path) -> None:
+    """Nothing of it is loaded, since it may have left traces elsewhere; the others are."""
+    library = tmp_path / "unready"
+    library.mkdir()
+    (library / "__init__.py").touch()
+    (library / "whole.py").write_text("raise ValueError('configure me first')")
+    (tmp_path / "program.py").write_text(
+        "import sys; print(*(name in sys.modules for name in ('unready', 'json.tool')))"
+    )
+    output = tmp_path / "output"
+    order = {
+        "module": "program",
+        "arguments": [],
+        "folder": str(tmp_path),
+        "variables": {},
+        "output": str(output),
+    }
+    names = ["unready", "unready.whole", "no_such_library", "json.tool"]
+    ended = subprocess.run(
+        [sys.executable, str(PROGRAM), *names],
+        env={"PYTHONPATH": str(tmp_path)},
+        input=json.dumps(order),
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert (ended.stdout, output.read_text()) == ("0\n", "False True\n")
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "raise ValueError('why')", "os.abort()"])
