@@ -1,9 +1,14 @@
-"""The environment as this service needs it: its settings, its providers', its store's."""
+"""The environment as this service needs it: its settings, its providers', its store's, and the
+owner's prompts."""
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
+from .guardrails.context.token_count import Size, TokenCounter, Tokenizer
+from .guardrails.environment.prompts import SUMMARY, SYSTEM, Prompts, read_prompts
 from .guardrails.environment.settings import Settings
 from .guardrails.environment.startup import Configuration, Problem, load, variable_name
 from .guardrails.resources.budget import usd
@@ -12,11 +17,14 @@ from .providers.base import ProviderSettings
 from .wiring import ADAPTERS, Store
 
 PRICE_LIST_IDS: Final = {adapter.name: adapter.price_list_id for adapter in ADAPTERS}
+PROMPT_SHARE: Final = 0.75
+"""The most of `MAX_INPUT_TOKENS` that a prompt of the owner's may take."""
 
 
 def load_configuration() -> Configuration:
     """Raises `InvalidEnvironment`, listing everything that is wrong."""
-    return load(
+    prompts = read_prompts()
+    configuration = load(
         {adapter.name: adapter.settings_type for adapter in ADAPTERS},
         Store.settings_type,
         checks=(
@@ -24,8 +32,11 @@ def load_configuration() -> Configuration:
             _limits_beyond_windows,
             _budgets_below_one_answer,
             _workers_without_shared_store,
+            partial(_unusable_prompts, prompts),
+            partial(_prompts_beyond_limit, prompts),
         ),
     )
+    return replace(configuration, prompts=prompts)
 
 
 def _unpriced_models(_: Settings, providers: Mapping[str, ProviderSettings]) -> Iterator[Problem]:
@@ -105,4 +116,37 @@ def _workers_without_shared_store(
         if value not in (None, "", "1"):
             yield Problem(
                 variable, f"is {value}, but {Store.name} storage is for one process; set 1"
+            )
+
+
+def _unusable_prompts(
+    prompts: Prompts, _: Settings, __: Mapping[str, ProviderSettings]
+) -> Iterator[Problem]:
+    return (Problem(error.variable, error.remedy) for error in prompts.unusable)
+
+
+def _prompts_beyond_limit(
+    prompts: Prompts, settings: Settings, providers: Mapping[str, ProviderSettings]
+) -> Iterator[Problem]:
+    """Beside a system message that is too long no conversation has room, and all are refused.
+    Where an instruction leaves none, nothing is summarised: only a warning."""
+    adapters = [kind(providers[kind.name]) for kind in ADAPTERS if kind.name in providers]
+    if not adapters:
+        return
+    tokenizer = Tokenizer.of(adapters)
+    most = int(settings.max_input_tokens * PROMPT_SHARE)
+    for name, text, excluded in (
+        (SYSTEM, prompts.system, "a conversation"),
+        (SUMMARY, prompts.summary, "what it summarises"),
+    ):
+        # No token is shorter than a byte, and to load the encoding takes time.
+        if len(text.encode()) * tokenizer.factor < most:
+            continue
+        count = tokenizer.tokens(Size(TokenCounter().text(text), 0))
+        if count > most:
+            yield Problem(
+                name,
+                f"has {count:,} tokens where they count most, above {most:,}, three quarters of"
+                f" MAX_INPUT_TOKENS, and leaves {excluded} no room; shorten it, or raise the limit",
+                is_warning=name == SUMMARY,
             )

@@ -184,6 +184,8 @@ class Service:
                 max_input_tokens=settings.max_input_tokens,
                 max_output_tokens=settings.max_output_tokens,
                 max_history_messages=settings.max_history_messages,
+                summary_instruction=configuration.prompts.summary,
+                default_system_message=configuration.prompts.system,
             ),
             admission=Admission(
                 self.store,

@@ -19,6 +19,7 @@ from .test_terminal import ended, interrupt, wait_for
 
 LINES = "".join(f"line {number}\n" for number in range(1, 41))
 BYTES = bytes(range(256))
+OWNED = ("app/routes.py", "app/prompts/summary.md", "app/prompts/system.md")
 
 
 def release(template: Path, version: str, files: dict[str, str | bytes | None]) -> None:
@@ -76,7 +77,7 @@ class TestThisTemplate:
     def new(
         self, scaffold: Scaffold, workplace: Path, real_template: Path
     ) -> Callable[[str], Path]:
-        """Makes a service by either command, with two edits of its owner's, committed."""
+        """Makes a service by either command, with edits of its owner's, committed."""
 
         def make(command: str) -> Path:
             service = workplace / "my-service"
@@ -89,6 +90,8 @@ class TestThisTemplate:
                 assert result.returncode == 0, result.stderr
             with (service / "app/routes.py").open("a") as routes:
                 routes.write("\n# An endpoint of the owner's.\n")
+            (service / "app/prompts/summary.md").write_text("Fasse das Gespräch zusammen.\n")
+            (service / "app/prompts/system.md").write_text("")
             edit(
                 service / "app/policy.py",
                 "BREAKER_FAILURES: Final = 5",
@@ -100,7 +103,7 @@ class TestThisTemplate:
         return make
 
     def next_version(self, template: Path) -> None:
-        """Another file, another place of an edited file, and the first text of the owner's file."""
+        """Another file, another place of an edited file, and other first texts of the owner's."""
         edit(
             template / "template/app/policy.py",
             "LEDGER_DAYS: Final = 35",
@@ -110,6 +113,9 @@ class TestThisTemplate:
             main.write("# 1.1.0\n")
         with (template / "template/app/routes_fastapi.py").open("a") as routes:
             routes.write("# 1.1.0\n")
+        for name in ("summary", "system"):
+            with (template / f"template/app/prompts/{name}.md").open("a") as prompt:
+                prompt.write("1.1.0\n")
         release(template, "1.1.0", {"template/app/added.py": '"""Added."""\n'})
 
     @pytest.fixture
@@ -141,9 +147,11 @@ class TestThisTemplate:
         made_by: str,
         updated_by: str,
     ) -> None:
-        """A service of an older tag takes the newer one in; the owner's file is not touched."""
+        """A service of an older tag takes the newer one in; of the owner's own files none is
+        touched, edited or emptied."""
         service = new(made_by)
-        routes = (service / "app/routes.py").read_bytes()
+        owned = [service / name for name in OWNED]
+        before = [path.read_bytes() for path in owned]
         self.next_version(real_template)
         update(updated_by, service)
         policy = (service / "app/policy.py").read_text()
@@ -151,7 +159,7 @@ class TestThisTemplate:
         assert "BREAKER_FAILURES: Final = 7" in policy
         assert (service / "app/main.py").read_text().endswith("# 1.1.0\n")
         assert (service / "app/added.py").is_file()
-        assert (service / "app/routes.py").read_bytes() == routes
+        assert [path.read_bytes() for path in owned] == before
         assert answers_of(service)["_commit"] == "1.1.0"
         changed = git(service, "status", "--porcelain").split()[1::2]
         assert sorted(changed) == [
@@ -191,7 +199,7 @@ class TestThisTemplate:
         assert "storage: sqlite -> memory" in result.stdout
         fresh = service.with_name("fresh") / "my-service"
         copier_copy(real_template, fresh, "storage=memory", "providers=[anthropic]")
-        edited = {"app/routes.py", "app/policy.py"}
+        edited = {*OWNED, "app/policy.py"}
         updated = contents(service)
         assert updated.keys() == files_in(fresh)
         differing = {name for name, content in contents(fresh).items() if content != updated[name]}

@@ -159,6 +159,7 @@ async def assembled(
             max_input_tokens=4_000,
             max_output_tokens=200,
             max_history_messages=max_history_messages,
+            summary_instruction="Summarise the conversation.",
         ),
         admission=Admission(
             counted,

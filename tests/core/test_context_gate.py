@@ -18,7 +18,7 @@ from app.providers.anthropic import Anthropic, AnthropicSettings
 from app.providers.base import ProviderAdapter
 from app.providers.openai import OpenAI, OpenAISettings
 
-from .conversations import Conversation, conversations, text
+from .conversations import Conversation, conversations, text, texts
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ DEARER = Anthropic(AnthropicSettings(api_key=SecretStr("key-of-anthropic")))
 ADAPTERS: dict[str, ProviderAdapter] = {"openai": EXACT, "anthropic": DEARER}
 
 
-def gate(counter: TokenCounter, **limits: int) -> ContextGate:
+def gate(counter: TokenCounter, system_message: str = "", **limits: int) -> ContextGate:
     return ContextGate(
         counter,
         **{
@@ -36,6 +36,8 @@ def gate(counter: TokenCounter, **limits: int) -> ContextGate:
             "max_history_messages": 10,
             **limits,
         },
+        summary_instruction="Summarise the conversation.",
+        default_system_message=system_message,
     )
 
 
@@ -105,12 +107,28 @@ async def test_an_image_is_never_free(counter: TokenCounter) -> None:
         assert with_image - without == adapter.image_tokens > 0
 
 
-@given(conversations(), st.sampled_from([40, 150, 400, 4_000]), st.sampled_from([2, 5, 20]))
+ESCAPED = st.text('"\\<\n', min_size=20, max_size=600)
+"""What takes more tokens in a line of JSON."""
+
+
+@given(
+    conversations(texts | ESCAPED),
+    st.sampled_from([40, 150, 400, 1_000, 4_000]),
+    st.sampled_from([2, 5, 20]),
+    st.sampled_from(["", "Be brief, and rhyme."]),
+)
 async def test_what_is_sent_is_within_the_limit(
-    counter: TokenCounter, conversation: Conversation, max_tokens: int, max_messages: int
+    counter: TokenCounter,
+    conversation: Conversation,
+    max_tokens: int,
+    max_messages: int,
+    system_message: str,
 ) -> None:
-    """Whatever passes the gate, a summary of full length included, is within MAX_INPUT_TOKENS."""
-    limited = gate(counter, max_input_tokens=max_tokens, max_history_messages=max_messages)
+    """Whatever passes the gate, a summary of full length and the default system message included,
+    is within MAX_INPUT_TOKENS."""
+    limited = gate(
+        counter, system_message, max_input_tokens=max_tokens, max_history_messages=max_messages
+    )
     request = ChatRequest(conversation.messages)
     try:
         fit = await limited.fit(request, [EXACT, DEARER])
@@ -143,6 +161,43 @@ async def test_a_summary_takes_the_place_of_what_it_covers(counter: TokenCounter
     assert fit.request_for("openai", None).messages == (sent[0], *sent[2:])
     material = fit.summary.request.messages[-1].text
     assert all(message.text in material for message in fit.summary.covers)
+
+
+async def test_the_default_system_message_is_input_like_any_other(counter: TokenCounter) -> None:
+    """It stands first, counts, and stays when all else is trimmed; the limit holds with it."""
+    default = text("system", "Answer in rhymes. " * 20)
+    turns = [text(role, f"{role} {n}") for n in range(20) for role in ("user", "assistant")]
+    request = ChatRequest((*turns, text("user", "And now?")))
+    limited = gate(counter, default.text, max_history_messages=2)
+    fitted = await fit_one(limited, request, EXACT)
+    assert fitted.request.messages == (default, request.messages[-1])
+    last = ChatRequest(request.messages[-1:])
+    exact = await count(counter, ChatRequest((default, *last.messages)), EXACT)
+    assert (await fit_one(limited, last, EXACT)).input_tokens == exact
+    await gate(counter, default.text, max_input_tokens=exact).fit(last, [EXACT])
+    with pytest.raises(ContextTooLong):
+        await gate(counter, default.text, max_input_tokens=exact - 1).fit(last, [EXACT])
+
+
+@pytest.mark.parametrize("own", ["Be brief.", ""])
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_conversation_with_a_system_message_gets_no_other(
+    counter: TokenCounter, own: str, place: int
+) -> None:
+    """The caller's own, wherever it stands and though it be empty, is the only one."""
+    messages = [text("user", "Hello")]
+    messages.insert(place, text("system", own))
+    request = ChatRequest(tuple(messages))
+    for default in ("Answer in rhymes.", ""):
+        fitted = await fit_one(gate(counter, default), request, EXACT)
+        assert fitted.request.messages == request.messages
+        assert fitted.input_tokens == await count(counter, request, EXACT)
+
+
+async def test_without_a_default_system_message_nothing_is_added(counter: TokenCounter) -> None:
+    """A conversation goes as it came, not with an empty message before it."""
+    request = ChatRequest((text("user", "Hello"),))
+    assert (await fit_one(gate(counter), request, EXACT)).request.messages == request.messages
 
 
 BULK = "0a" * 100_000
@@ -187,6 +242,20 @@ async def test_a_megabyte_of_parameters_is_counted_off_the_loop(
     threads = watch_threads(counter, monkeypatch)
     with pytest.raises(ContextTooLong):
         await gate(counter).fit(ChatRequest((text("user", "Hi"),), **parameter), [EXACT])
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+async def test_what_is_to_be_summarised_is_counted_off_the_loop(
+    counter: TokenCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As lines of data long messages are counted once more, in a thread as well."""
+    threads = watch_threads(counter, monkeypatch)
+    long = text("user", "many words " * 3_000)
+    request = ChatRequest((long, text("assistant", "So?"), text("user", "Hi")))
+    wide = gate(counter, max_input_tokens=20_000, max_history_messages=1)
+    fit = await wide.fit(request, [EXACT])
+    assert fit.summary is not None and long.text in fit.summary.request.messages[-1].text
     assert threads
     assert threading.main_thread() not in threads
 

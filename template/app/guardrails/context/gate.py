@@ -1,15 +1,17 @@
 """Decides, before anything is spent, what of a request a provider will see."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ... import policy
 from ...errors import ContextTooLong, Shortage
-from ...messages import ChatRequest, Message
+from ...messages import ChatRequest, Message, Text
 from ...providers.base import ProviderAdapter
 from .history import Trimmed, trim
-from .summary import summary_request, with_summary
-from .token_count import TOKENS_PER_MESSAGE, Size, TokenCounter, Tokenizer
+from .summary import message_line, summary_request, with_summary
+from .token_count import Size, TokenCounter, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class ContextGate:
         max_input_tokens: int,
         max_output_tokens: int,
         max_history_messages: int,
+        summary_instruction: str,
+        default_system_message: str = "",
     ) -> None:
         self.counter = counter
         self._max_input_tokens = max_input_tokens
@@ -65,6 +69,8 @@ class ContextGate:
         self._block_turns = max(1, max_history_messages // 4)
         # With a small window a summary may take a quarter of it, not all.
         self._summary_tokens = min(policy.SUMMARY_OUTPUT_TOKENS, max_input_tokens // 4)
+        self._summary_instruction = summary_instruction
+        self._default_system = Message("system", (Text(default_system_message),))
 
     async def fit(self, request: ChatRequest, adapters: Sequence[ProviderAdapter]) -> Fit:
         """Clamps the output and trims the history, for each of `adapters` by its own count.
@@ -73,6 +79,7 @@ class ContextGate:
         the first one's count, when that leaves none.
         """
         sizes, frame = await self.counter.request(request)
+        request, sizes = self._with_system_message(request, sizes)
         request = replace(request, max_output_tokens=self._clamp(request.max_output_tokens))
         fits: dict[str, FittedRequest] = {}
         refusal: ContextTooLong | None = None
@@ -88,9 +95,25 @@ class ContextGate:
         if not first.room_for_summary:
             return Fit(fits)
         size_of = dict(zip(request.messages, sizes, strict=True))
-        return Fit(
-            fits, self._summary_call(request, first.dropped, size_of, Tokenizer.of(adapters))
+        # What is dropped may be long.
+        summary = await asyncio.to_thread(
+            self._summary_call, request, first.dropped, size_of, Tokenizer.of(adapters)
         )
+        return Fit(fits, summary)
+
+    @cached_property
+    def _default_system_size(self) -> Size:
+        return self.counter.message(self._default_system)
+
+    def _with_system_message(
+        self, request: ChatRequest, sizes: tuple[Size, ...]
+    ) -> tuple[ChatRequest, tuple[Size, ...]]:
+        """The owner's stands before a conversation that has none of its own."""
+        has_own = any(message.role == "system" for message in request.messages)
+        if has_own or not self._default_system.text:
+            return request, sizes
+        messages = (self._default_system, *request.messages)
+        return replace(request, messages=messages), (self._default_system_size, *sizes)
 
     def _fit_one(
         self, request: ChatRequest, sizes: Sequence[Size], frame_size: Size, tokenizer: Tokenizer
@@ -103,7 +126,7 @@ class ContextGate:
         if not whole.dropped:
             return FittedRequest(request, whole.tokens + frame)
         # Trimmed once more, so that a summary finds room; without one where there is none.
-        note = self.counter.message(with_summary((), "")[0])
+        note = self.counter.message(with_summary((), "-")[0])
         room = tokenizer.tokens(replace(note, text_tokens=note.text_tokens + self._summary_tokens))
         roomier = self._trim(request, tokens, frame + room, self._block_turns)
         kept, room = (roomier, room) if roomier.fits else (whole, 0)
@@ -122,20 +145,28 @@ class ContextGate:
         tokenizer: Tokenizer,
     ) -> SummaryCall | None:
         """A call over the newest of `dropped` that fit into one, by the dearest count."""
-        empty = summary_request((), request.model, self._summary_tokens)
+        empty = self._summary_request((), request.model)
         total = tokenizer.tokens(self.counter.frame(empty)) + sum(
             tokenizer.tokens(self.counter.message(message)) for message in empty.messages
         )
         material: list[Message] = []
         for message in reversed(dropped):
-            with_this = total + tokenizer.tokens(size_of[message]) + TOKENS_PER_MESSAGE
+            # Most that have no room are told without counting their lines.
+            if total + size_of[message].text_tokens > self._max_input_tokens:
+                continue
+            line = Size(self.counter.text(message_line(message)), 0)
+            with_this = total + tokenizer.tokens(line)
             if with_this <= self._max_input_tokens:
                 material.insert(0, message)
                 total = with_this
         if not material:
             return None
-        asked = summary_request(material, request.model, self._summary_tokens)
-        return SummaryCall(asked, total, dropped)
+        return SummaryCall(self._summary_request(material, request.model), total, dropped)
+
+    def _summary_request(self, material: Sequence[Message], model: str) -> ChatRequest:
+        return summary_request(
+            material, model, self._summary_tokens, instruction=self._summary_instruction
+        )
 
     def _trim(
         self, request: ChatRequest, tokens: Sequence[int], frame: int, block_turns: int = 1

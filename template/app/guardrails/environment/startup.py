@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings
 from ...providers.base import ProviderSettings
 from ...storage.base import StoreSettings
 from .network import certificate_problems, proxy_problem
+from .prompts import NO_PROMPTS, Prompts
 from .settings import SECRETS_FOLDER, Settings
 from .sources import Sources, Unusable, read_dotenv
 from .tables import Colour, Page
@@ -107,6 +108,7 @@ class Configuration:
     store: StoreSettings
     sources: Mapping[str, str]
     warnings: tuple[Problem, ...] = ()
+    prompts: Prompts = NO_PROMPTS
 
     def settings(self) -> Iterator[SettingInEffect]:
         """Every setting that counts. A URL that holds credentials is a secret as well."""
