@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.matrix.progress",
     "tests.promises",
     "tests.resources.report",
+    "tests.service.report",
     "tests.soak.report",
     "tests.unplug.report",
 ]

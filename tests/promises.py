@@ -37,6 +37,12 @@ STORELESS = {
     "A6": "bulkhead",
     "A7": "streams",
     "A8": "shutdown",
+    "C1": "input limit",
+    "C2": "counting",
+    "C3": "output limit",
+    "C4": "history",
+    "C5": "summaries",
+    "C6": "parameters",
 }
 """What no store has a part in."""
 RESOURCES = {

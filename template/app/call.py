@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
-from .caller import Attempt, Caller, Limit
+from .caller import Attempt, Caller, InputEstimate, Limit
 from .errors import Billing, ProviderError, ProvidersUnavailable, ProviderTimeout
 from .guardrails.availability.deadline import Deadline
-from .guardrails.context.gate import Fit
+from .guardrails.context.gate import Fit, FittedRequest, SummaryCall
+from .guardrails.context.summary import Summary
 from .guardrails.resources.admission import Operation
 from .guardrails.resources.prices import Price
 from .messages import ChatReply, ChatRequest, TokenUsage
@@ -32,8 +33,9 @@ class Call:
     deadline: Deadline
     prices: Mapping[str, Price]
     is_ending: Callable[[], bool]
-    summary: str | None = None
-    _summarizing: bool = False
+    summary: Summary | None = None
+    _summary_call: SummaryCall | None = None
+    _summary_prices: Mapping[str, Price] = field(default_factory=dict)
     _waits_since: float = field(default_factory=time.monotonic)
     _sent_at: float | None = None
     _vendor_request_id: str | None = None
@@ -42,14 +44,14 @@ class Call:
     _summary_trace: Trace | None = None
 
     @contextmanager
-    def summarizing(self) -> Iterator[None]:
-        """Attempts in this block are the summary's, with its size and its price."""
-        self._summarizing = True
+    def summarizing(self, asked: SummaryCall, prices: Mapping[str, Price]) -> Iterator[None]:
+        """Attempts in this block are the summary's, with its size and at these prices."""
+        self._summary_call, self._summary_prices = asked, prices
         try:
             with self.caller.trace.step("summary") as self._summary_trace:
                 yield
         finally:
-            self._summarizing = False
+            self._summary_call = None
             self._summary_trace = None
 
     def settling(self) -> AbstractContextManager[Trace]:
@@ -62,8 +64,11 @@ class Call:
     def request_id(self) -> str:
         return self.caller.request_id
 
+    def fitted(self, provider: Provider) -> FittedRequest:
+        return self.fit.fitted(provider.name, self.summary)
+
     def request_for(self, provider: Provider) -> ChatRequest:
-        return self.fit.request_for(provider.name, self.summary)
+        return self.fitted(provider).request
 
     def attempt_waits(self, provider: Provider) -> None:
         self._waits_since = time.monotonic()
@@ -73,18 +78,23 @@ class Call:
     async def before_attempt(
         self, provider: Provider, request: ChatRequest, *, stream: bool
     ) -> Mapping[str, str]:
-        worst_case = worst_attempt(self.fit, provider.name, self.prices[provider.name])
-        if self._summarizing:
-            worst_case = worst_summary(self.fit, self.prices[provider.name])
-        spending = self.operation.spending
-        if not await spending.begin_attempt(provider.name, provider.model, worst_case):
+        price, set_aside = self._price(provider), 0
+        if self._summary_call is None:
+            worst_case = worst_attempt(self.fit, provider.name, price)
+        else:
+            worst_case = worst_summary(self._summary_call, price)
+            # The answer is not to want for what its summary has cost.
+            set_aside = worst_answer(self.fit, self.prices)
+        if not await self.operation.spending.begin_attempt(
+            provider.name, provider.model, worst_case, set_aside_nano_usd=set_aside
+        ):
             raise ProvidersUnavailable(
                 "The provider failed, and the daily budget leaves no room for another attempt.",
                 retry_after_seconds=60,
             )
         self._sent_at = time.monotonic()
         trace = self._summary_trace or self.caller.trace
-        self._traced = trace.attempt(provider.name, request, stream=stream)
+        self._traced = trace.attempt(provider.name, provider.model, request, stream=stream)
         return {"x-request-id": self.request_id, **self._traced.headers}
 
     def vendor_answered(self, request_id: str | None) -> None:
@@ -115,6 +125,10 @@ class Call:
     def answered(self, provider: Provider, reply: ChatReply) -> None:
         """The attempt has brought a whole reply; without usage it is charged its worst case."""
         self._charge(provider, reply.usage)
+        if reply.usage is not None:
+            self.caller.record.input_estimates.append(
+                InputEstimate(provider.name, self._estimate(provider), reply.usage.input_tokens)
+            )
         self._traced.answered(reply)
         self._note(provider, "ok")
         self._name(provider)
@@ -141,21 +155,36 @@ class Call:
         if usage is None:
             spending.attempt_is_unknown()
         else:
-            spending.attempt_cost(self.prices[provider.name].cost_nano_usd(usage), usage)
+            spending.attempt_cost(self._price(provider).cost_nano_usd(usage), usage)
             record = self.caller.record
             record.estimated_input_tokens += self._estimate(provider)
             record.cached_input_tokens += usage.cached_input_tokens
             record.reasoning_tokens += usage.reasoning_tokens
 
+    def _price(self, provider: Provider) -> Price:
+        prices = self.prices if self._summary_call is None else self._summary_prices
+        return prices[provider.name]
+
     def _estimate(self, provider: Provider) -> int:
-        if self._summarizing and self.fit.summary is not None:
-            return self.fit.summary.input_tokens
-        return self.fit.by_provider[provider.name].input_tokens
+        if self._summary_call is not None:
+            return self._summary_call.input_tokens
+        return self.fitted(provider).input_tokens
 
     def _name(self, provider: Provider) -> None:
-        self.caller.record.provider = provider.name
-        self.caller.record.model = provider.model
+        """It has answered: what it saw of the conversation is what there is to tell."""
+        if self._summary_call is not None:
+            return
+        record = self.caller.record
+        record.provider = provider.name
+        record.model = provider.model
         self.caller.headers["x-provider"] = provider.name
+        summary = self.summary
+        if summary is not None and self.fit.takes(provider.name, summary):
+            record.summarized_messages = summary.messages
+        record.trimmed_messages = len(self.fitted(provider).dropped)
+        if record.trimmed_messages:
+            told = f"trimmed={record.trimmed_messages}; summarized={record.summarized_messages}"
+            self.caller.headers["x-context"] = told
 
     def _note_error(
         self, provider: Provider, error: ProviderError, usage: TokenUsage | None = None
@@ -199,7 +228,8 @@ class Call:
                 error,
                 cut_by,
                 self._vendor_request_id,
-                self._summarizing,
+                self._summary_call is not None,
+                provider.model,
             )
         )
         self._noted_nano_usd = charged_nano_usd
@@ -208,12 +238,16 @@ class Call:
 def worst_attempt(fit: Fit, provider: str, price: Price) -> int:
     """The most, in nano-dollars, that one attempt at `provider` can cost."""
     fitted = fit.by_provider[provider]
-    return price.worst_case_nano_usd(fitted.input_tokens, fitted.request.max_output_tokens or 0)
+    return price.worst_case_nano_usd(
+        fitted.most_input_tokens, fitted.request.max_output_tokens or 0
+    )
 
 
-def worst_summary(fit: Fit, price: Price) -> int:
-    """The most, in nano-dollars, that one attempt at the summary can cost; 0 without one."""
-    if fit.summary is None:
-        return 0
-    output_tokens = fit.summary.request.max_output_tokens or 0
-    return price.worst_case_nano_usd(fit.summary.input_tokens, output_tokens)
+def worst_answer(fit: Fit, prices: Mapping[str, Price]) -> int:
+    """The same at the dearest provider that may be asked."""
+    return max(worst_attempt(fit, name, prices[name]) for name in fit.by_provider)
+
+
+def worst_summary(asked: SummaryCall, price: Price) -> int:
+    """The most, in nano-dollars, that one attempt at the summary can cost."""
+    return price.worst_case_nano_usd(asked.input_tokens, asked.request.max_output_tokens or 0)

@@ -36,6 +36,16 @@ class Attempt:
     cut_by: Limit | None = None
     vendor_request_id: str | None = None
     is_summary: bool = False
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InputEstimate:
+    """What was set aside for an answered attempt's input, and what the provider counted of it."""
+
+    provider: str
+    estimated_tokens: int
+    billed_tokens: int
 
 
 @dataclass(slots=True)
@@ -50,6 +60,7 @@ class Record:
     charges: list[Charge] = field(default_factory=list)
     estimated_input_tokens: int = 0
     """Of the calls whose usage is known, for a comparison with `input_tokens`."""
+    input_estimates: list[InputEstimate] = field(default_factory=list)
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
     replayed: bool = False

@@ -5,12 +5,11 @@ settlement.
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from . import policy
-from .call import Call, worst_attempt, worst_summary
+from .call import Call, worst_answer
 from .caller import Caller
 from .errors import (
     BadRequest,
@@ -19,19 +18,17 @@ from .errors import (
     ProviderError,
     ProvidersUnavailable,
     ServiceError,
-    StoreUnavailable,
 )
 from .guardrails.availability.deadline import Deadline
 from .guardrails.availability.fallback import Fallback, OpenStream
-from .guardrails.context.gate import ContextGate, Fit, SummaryCall
-from .guardrails.context.summary import summary_key
+from .guardrails.context.gate import ContextGate
 from .guardrails.resources.admission import Admission, StoredReply
 from .guardrails.resources.idempotency import claim_for
 from .guardrails.resources.prices import Price
 from .messages import ChatReply, ChatRequest, Chunk, ReplyBuilder, TokenUsage
 from .providers.provider import Provider
 from .reply_stream import ReplyStream
-from .storage.base import Store
+from .summarizer import Summarizer
 from .tasks import Tasks
 
 AUTO: Final = "auto"
@@ -67,7 +64,7 @@ class GuardedChat:
         gate: ContextGate,
         admission: Admission,
         fallback: Fallback,
-        store: Store,
+        summarizer: Summarizer,
         tasks: Tasks,
         timing: Timing,
         idempotency_from_body: Literal["retries", "always", "off"],
@@ -77,7 +74,7 @@ class GuardedChat:
         self._gate = gate
         self._admission = admission
         self._fallback = fallback
-        self._store = store
+        self._summarizer = summarizer
         self._tasks = tasks
         self._timing = timing
         self._idempotency_from_body = idempotency_from_body
@@ -122,7 +119,7 @@ class GuardedChat:
         if isinstance(call, StoredReply):
             return Completion(call.reply, call.provider, replayed=True)
         try:
-            call.summary = await self._summary(call)
+            call.summary = await self._summarizer.summary(call)
             reply, provider = await self._fallback.complete(
                 call.chain, call.request_for, call.deadline, call
             )
@@ -154,7 +151,7 @@ class GuardedChat:
         builder = ReplyBuilder()
         opened: OpenStream | None = None
         try:
-            call.summary = await self._summary(call)
+            call.summary = await self._summarizer.summary(call)
             opened = await self._fallback.open_stream(
                 call.chain, call.request_for, call.deadline, call
             )
@@ -164,9 +161,11 @@ class GuardedChat:
                 async for chunk in opened.rest:
                     await stream.put(_add(builder, chunk))
         except BaseException as error:
-            if opened is not None:
-                call.broke(opened.provider, error, self._usage_so_far(call, opened, builder))
-            await self._settle(call)
+            try:
+                if opened is not None:
+                    await self._break_off(call, opened, builder, error)
+            finally:
+                await self._settle(call)
             if isinstance(error, TimeoutError | ProviderError):
                 raise _broken_stream(error) from error
             raise
@@ -196,13 +195,16 @@ class GuardedChat:
             caller, self._idempotency_from_body, lease_seconds + policy.CLAIM_MARGIN_SECONDS
         )
         with caller.phase("admission"):
-            admitted = await self._admission.admit(caller, claim, self._worst_case(fit))
+            worst_case = worst_answer(fit, self._prices)
+            admitted = await self._admission.admit(caller, claim, worst_case)
         if isinstance(admitted, StoredReply):
             caller.record.replayed = True
             caller.record.provider = admitted.provider
             caller.record.model = admitted.reply.model
             caller.headers |= {"x-provider": admitted.provider, "idempotent-replayed": "true"}
             return admitted
+        # As it stands when nobody answers; whoever does may have seen more or less.
+        caller.record.trimmed_messages = len(fit.by_provider[chain[0].name].dropped)
         return Call(
             caller, admitted, chain, fit, deadline, self._prices, lambda: self._tasks.closed
         )
@@ -233,49 +235,17 @@ class GuardedChat:
             )
         return able
 
-    def _worst_case(self, fit: Fit) -> int:
-        """One attempt at the dearest provider of the chain, and one at the summary, if any."""
-        prices = {name: self._prices[name] for name in fit.by_provider}
-        attempt = max(worst_attempt(fit, name, price) for name, price in prices.items())
-        return attempt + max(worst_summary(fit, price) for price in prices.values())
-
-    async def _summary(self, call: Call) -> str | None:
-        """A summary of what was dropped, where one can be had in time; `None`: plain trimming."""
-        first = call.fit.by_provider[call.chain[0].name]
-        call.caller.record.trimmed_messages = len(first.dropped)
-        if call.fit.summary is None:
-            return None
+    async def _break_off(
+        self, call: Call, opened: OpenStream, builder: ReplyBuilder, error: BaseException
+    ) -> None:
+        """Books a broken stream; where that is cut off too, nobody knows what it is billed."""
+        usage: TokenUsage | None = None
         try:
-            with call.caller.record.phase("summary"):
-                summary = await self._stored_or_new_summary(call, call.fit.summary)
-        except ServiceError:
-            return None
-        if summary is not None:
-            call.caller.record.summarized_messages = len(first.dropped)
-        return summary
+            usage = await self._usage_so_far(call, opened, builder)
+        finally:
+            call.broke(opened.provider, error, usage)
 
-    async def _stored_or_new_summary(self, call: Call, wanted: SummaryCall) -> str | None:
-        key = summary_key(call.caller.name, wanted.covers)
-        stored = await self._store.read_summary(key)
-        remaining_seconds = call.deadline.remaining_seconds
-        if stored is not None or remaining_seconds < policy.SUMMARY_MIN_DEADLINE_SECONDS:
-            return stored
-        with call.summarizing():
-            reply, provider = await self._fallback.complete(
-                call.chain,
-                lambda _: wanted.request,
-                Deadline.after(remaining_seconds / 2),
-                call,
-            )
-            call.answered(provider, reply)
-        if not reply.text.strip():
-            return None
-        # It is only written to spare the next turn this call.
-        with suppress(StoreUnavailable):
-            await self._store.write_summary(key, reply.text, policy.SUMMARY_TTL_SECONDS)
-        return reply.text
-
-    def _usage_so_far(
+    async def _usage_so_far(
         self, call: Call, opened: OpenStream, builder: ReplyBuilder
     ) -> TokenUsage | None:
         """What a broken stream is billed: the usage seen, or the input and what was emitted.
@@ -285,8 +255,9 @@ class GuardedChat:
         adapter = opened.provider.adapter
         if adapter.thinks_out_of_sight:
             return None
-        fitted = call.fit.by_provider[opened.provider.name]
-        emitted = self._gate.counter.text(builder.emitted_text) * adapter.input_token_factor
+        fitted = call.fitted(opened.provider)
+        counted = await self._gate.counter.text_of_any_length(builder.emitted_text)
+        emitted = counted * adapter.input_token_factor
         # An estimate, which must not charge more than was set aside for the most there can be.
         most = fitted.request.max_output_tokens or 0
         seen = builder.usage or TokenUsage(fitted.input_tokens, 0)

@@ -7,10 +7,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from .guardrails.context.limits import ModelLimits
 from .guardrails.context.token_count import Size, TokenCounter, Tokenizer
 from .guardrails.environment.prompts import SUMMARY, SYSTEM, Prompts, read_prompts
-from .guardrails.environment.settings import Settings
-from .guardrails.environment.startup import Configuration, Problem, load, variable_name
+from .guardrails.environment.settings import LEAST_INPUT_TOKENS, Settings
+from .guardrails.environment.startup import (
+    Configuration,
+    Problem,
+    load,
+    summary_model,
+    variable_name,
+)
 from .guardrails.resources.budget import usd
 from .guardrails.resources.prices import UnknownPrice, context_window, resolve
 from .providers.base import ProviderSettings
@@ -29,6 +36,7 @@ def load_configuration() -> Configuration:
         Store.settings_type,
         checks=(
             _unpriced_models,
+            _unfit_summary_model,
             _limits_beyond_windows,
             _budgets_below_one_answer,
             _workers_without_shared_store,
@@ -55,27 +63,47 @@ def _unpriced_models(_: Settings, providers: Mapping[str, ProviderSettings]) -> 
             )
 
 
+def _unfit_summary_model(
+    settings: Settings, providers: Mapping[str, ProviderSettings]
+) -> Iterator[Problem]:
+    try:
+        chosen = summary_model(settings, providers)
+        if chosen is not None:
+            resolve(chosen[1], PRICE_LIST_IDS[chosen[0]])
+    except KeyError:
+        known = " or ".join(f"{name}/..." for name in providers)
+        yield Problem("SUMMARY_MODEL", f"names no provider that is asked; write {known}")
+    except UnknownPrice:
+        yield Problem(
+            "SUMMARY_MODEL",
+            "has no known price; check its name, or set SUMMARY_INPUT_USD_PER_MTOK and"
+            " SUMMARY_OUTPUT_USD_PER_MTOK (0 means free)",
+        )
+
+
 def _limits_beyond_windows(
     settings: Settings, providers: Mapping[str, ProviderSettings]
 ) -> Iterator[Problem]:
-    """What the gate lets through and a model can never take. Only a warning for both limits
-    together: a long answer to a long input may never be asked for."""
-    limits = {
-        "MAX_INPUT_TOKENS": settings.max_input_tokens,
-        "MAX_OUTPUT_TOKENS": settings.max_output_tokens,
-    }
+    """A model whose window has no place for an input beside the longest answer would hardly ever
+    be asked. One that takes shorter inputs than the others is only worth a warning: the gate keeps
+    to its limit."""
     for name, provider in providers.items():
-        window = context_window(provider, PRICE_LIST_IDS[name])
-        if window is None:
+        limits = _model_limits(name, provider)
+        room = limits.room_beside(limits.clamp_output(settings.max_output_tokens))
+        if room is None:
             continue
         model = variable_name(type(provider), "model")
-        size = f"{window:,}, the context window of {model}"
-        beyond = [variable for variable, limit in limits.items() if limit > window]
-        for variable in beyond:
-            yield Problem(variable, f"is above {size}; lower it, or choose another model")
-        if not beyond and sum(limits.values()) > window:
-            remedy = f"plus MAX_OUTPUT_TOKENS is above {size}; it may refuse long requests"
-            yield Problem("MAX_INPUT_TOKENS", remedy, is_warning=True)
+        size = f"{limits.window_tokens:,}, the context window of {model}"
+        if room < LEAST_INPUT_TOKENS:
+            remedy = f"leaves no room for an input in {size}; lower it, or choose another model"
+            yield Problem("MAX_OUTPUT_TOKENS", remedy)
+        elif settings.max_input_tokens > room:
+            yield Problem(
+                "MAX_INPUT_TOKENS",
+                f"is above {room:,}, what MAX_OUTPUT_TOKENS leaves of {size}: there that is the"
+                " limit",
+                is_warning=True,
+            )
 
 
 def _budgets_below_one_answer(
@@ -91,7 +119,8 @@ def _budgets_below_one_answer(
             price = resolve(provider, PRICE_LIST_IDS[name])
         except UnknownPrice:
             continue
-        worst_case = price.worst_case_nano_usd(0, settings.max_output_tokens)
+        most = _model_limits(name, provider).clamp_output(settings.max_output_tokens)
+        worst_case = price.worst_case_nano_usd(0, most)
         model = variable_name(type(provider), "model")
         for variable, budget in budgets.items():
             if budget < worst_case:
@@ -101,6 +130,10 @@ def _budgets_below_one_answer(
                     " requests that do not ask for less are refused",
                     is_warning=True,
                 )
+
+
+def _model_limits(name: str, settings: ProviderSettings) -> ModelLimits:
+    return ModelLimits.of(settings, context_window(settings, PRICE_LIST_IDS[name]))
 
 
 def _workers_without_shared_store(

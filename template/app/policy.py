@@ -52,6 +52,10 @@ MAX_STORED_REPLY_BYTES: Final = 256 * 1024
 # Context
 SUMMARY_OUTPUT_TOKENS: Final = 300
 SUMMARY_TTL_SECONDS: Final = 86_400.0
+SUMMARY_LOOKBACK_TURNS: Final = 100
+"""How many turns back an earlier summary is looked for that a new one can go on from."""
+SUMMARY_INLINE_MESSAGES: Final = 1_000
+"""What is dropped of longer conversations is looked through in a thread."""
 SUMMARY_MIN_DEADLINE_SECONDS: Final = 10.0
 """With less time than this left, history is trimmed without a summary."""
 COUNT_INLINE_CHARACTERS: Final = 20_000

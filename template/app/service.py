@@ -16,11 +16,13 @@ from .guardrails.availability.circuit_breaker import CircuitBreaker, State
 from .guardrails.availability.fallback import Fallback, GuardedProvider
 from .guardrails.availability.retry import Retry, RetryBudget
 from .guardrails.context.gate import ContextGate
+from .guardrails.context.limits import ModelLimits
 from .guardrails.context.token_count import TokenCounter
-from .guardrails.environment.startup import Configuration
+from .guardrails.environment.settings import Settings
+from .guardrails.environment.startup import Configuration, summary_model
 from .guardrails.resources.admission import Admission, Limits, SettlementBacklog
 from .guardrails.resources.budget import BudgetCalendar
-from .guardrails.resources.prices import Price, resolve
+from .guardrails.resources.prices import Price, context_window, resolve
 from .guardrails.visibility.alerts import Alerts, Channel, Webhook
 from .guardrails.visibility.metrics import Metrics
 from .guardrails.visibility.redaction import Redactor, credentials, url_secrets
@@ -30,6 +32,7 @@ from .providers.provider import Provider
 from .providers.transport import Timeouts, Transport, proxy_for
 from .shutdown import Shutdown
 from .storage.base import BudgetState, RateLimit
+from .summarizer import Summarizer, SummaryModel
 from .tasks import Tasks
 from .wiring import ADAPTERS, SERVICE, Store, create_api, routes
 
@@ -76,6 +79,7 @@ class Service:
             on_change=self.metrics.settlements,
         )
         self._providers = self._create_providers(configuration)
+        self._summary_model = self._create_summary_model(configuration)
         self._tracing = self._create_tracing(configuration, redact)
         self.chat = self._create_chat(configuration)
         self.endpoints = Endpoints(self.chat, self.store, self.shutdown, self.metrics)
@@ -174,19 +178,34 @@ class Service:
             for name, provider in configuration.providers.items()
         }
 
+    def _create_summary_model(self, configuration: Configuration) -> SummaryModel | None:
+        chosen = summary_model(configuration.service, configuration.providers)
+        if chosen is None:
+            return None
+        name, settings = chosen
+        adapter = next(adapter for adapter in ADAPTERS if adapter.name == name)
+        return SummaryModel(
+            self._providers[name].of_other_model(adapter(settings)),
+            resolve(settings, adapter.price_list_id),
+            context_window(settings, adapter.price_list_id),
+        )
+
     def _create_chat(self, configuration: Configuration) -> GuardedChat:
         settings = configuration.service
+        gate = ContextGate(
+            TokenCounter(),
+            max_input_tokens=settings.max_input_tokens,
+            max_output_tokens=settings.max_output_tokens,
+            max_history_messages=settings.max_history_messages,
+            summary_instruction=configuration.prompts.summary,
+            default_system_message=configuration.prompts.system,
+            models=resolve_limits(configuration),
+        )
+        fallback = self._create_fallback(settings)
         return GuardedChat(
             providers=self._providers,
             prices=resolve_prices(configuration),
-            gate=ContextGate(
-                TokenCounter(),
-                max_input_tokens=settings.max_input_tokens,
-                max_output_tokens=settings.max_output_tokens,
-                max_history_messages=settings.max_history_messages,
-                summary_instruction=configuration.prompts.summary,
-                default_system_message=configuration.prompts.system,
-            ),
+            gate=gate,
             admission=Admission(
                 self.store,
                 Limits(
@@ -200,20 +219,23 @@ class Service:
                 on_budget=self._on_budget,
                 on_exhausted=self._on_exhausted,
             ),
-            fallback=Fallback(
-                {name: self._guard(provider) for name, provider in self._providers.items()},
-                Retry(
-                    settings.max_attempts,
-                    RetryBudget(policy.RETRY_BUDGET_RATIO, policy.RETRY_BUDGET_RESERVE),
-                    asyncio.sleep,
-                    random.Random(),
-                ),
-                self.alerts.fire,
-            ),
-            store=self.store,
+            fallback=fallback,
+            summarizer=Summarizer(gate, fallback, self.store, self._summary_model),
             tasks=self.tasks,
             timing=Timing(settings.deadline_seconds, settings.stream_max_seconds),
             idempotency_from_body=settings.idempotency_from_body,
+        )
+
+    def _create_fallback(self, settings: Settings) -> Fallback:
+        return Fallback(
+            {name: self._guard(provider) for name, provider in self._providers.items()},
+            Retry(
+                settings.max_attempts,
+                RetryBudget(policy.RETRY_BUDGET_RATIO, policy.RETRY_BUDGET_RESERVE),
+                asyncio.sleep,
+                random.Random(),
+            ),
+            self.alerts.fire,
         )
 
     def _create_tracing(self, configuration: Configuration, redact: Redactor) -> "Tracing | None":
@@ -223,18 +245,21 @@ class Service:
         # Its libraries are an extra, and take time to load.
         from .guardrails.visibility.tracing import Collector, Tracing, Upstream
 
+        asked = [*self._providers.values()]
+        if self._summary_model is not None:
+            asked.append(self._summary_model.provider)
         return Tracing(
             Collector(
                 settings.otel_exporter_otlp_endpoint.get_secret_value(), settings.trace_headers
             ),
             {"service.name": SERVICE, "deployment.environment.name": settings.environment},
             {
-                name: Upstream(
+                (provider.name, provider.model): Upstream(
                     provider.adapter.telemetry_name,
                     provider.model,
-                    configuration.providers[name].base_url,
+                    configuration.providers[provider.name].base_url,
                 )
-                for name, provider in self._providers.items()
+                for provider in asked
             },
             self.logger,
             redact,
@@ -315,6 +340,14 @@ def resolve_prices(configuration: Configuration) -> dict[str, Price]:
     list_ids = {adapter.name: adapter.price_list_id for adapter in ADAPTERS}
     return {
         name: resolve(settings, list_ids[name])
+        for name, settings in configuration.providers.items()
+    }
+
+
+def resolve_limits(configuration: Configuration) -> dict[str, ModelLimits]:
+    list_ids = {adapter.name: adapter.price_list_id for adapter in ADAPTERS}
+    return {
+        name: ModelLimits.of(settings, context_window(settings, list_ids[name]))
         for name, settings in configuration.providers.items()
     }
 

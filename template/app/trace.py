@@ -43,7 +43,9 @@ class Trace(Protocol):
     def step(self, name: str) -> AbstractContextManager["Trace"]:
         """A step, as long as the block takes. An exception that leaves the block is noted."""
 
-    def attempt(self, provider: str, request: ChatRequest, *, stream: bool) -> AttemptTrace: ...
+    def attempt(
+        self, provider: str, model: str, request: ChatRequest, *, stream: bool
+    ) -> AttemptTrace: ...
 
 
 class Untraced:
@@ -55,7 +57,9 @@ class Untraced:
     def step(self, name: str) -> AbstractContextManager["Untraced"]:
         return _UNTRACED_STEP
 
-    def attempt(self, provider: str, request: ChatRequest, *, stream: bool) -> "Untraced":
+    def attempt(
+        self, provider: str, model: str, request: ChatRequest, *, stream: bool
+    ) -> "Untraced":
         return self
 
     def began(self, seconds: float) -> None: ...

@@ -256,8 +256,10 @@ def test_what_is_trimmed_is_summarised(
     dropped = set(range(23)) - _seen(answering)
     assert dropped and _seen(summarizing) == dropped
     assert "Summary of" in json.dumps(answering.body)
+    count = len(dropped)
+    assert response.headers["x-context"] == f"trimmed={count}; summarized={count}"
     line = service.line_of(response.headers["x-request-id"])
-    assert line["summarized_messages"] == line["trimmed_messages"] == len(dropped)
+    assert line["summarized_messages"] == line["trimmed_messages"] == count
     assert [attempt["outcome"] for attempt in line["attempts"]] == ["ok", "ok"]
     assert line["output_tokens"] > response.json()["usage"]["completion_tokens"]
 
@@ -280,21 +282,33 @@ def test_a_summary_is_kept_for_its_caller(
 ) -> None:
     """The same conversation is summed up once for each caller, who never gets another's."""
     body = {"messages": _conversation(12), "max_tokens": 50}
-    client.post(CHAT, json=body)
-    client.post(CHAT, json=body)
+    whole = client.post(CHAT, json=body)
+    stream = client.post(CHAT, json=body | {"stream": True})
+    assert stream.headers["x-context"] == whole.headers["x-context"]
     assert calls(sandbox) == 3
     with service.client(new_key()) as stranger:
         stranger.post(CHAT, json=body)
     assert calls(sandbox) == 5
 
 
-def test_the_next_turns_reuse_the_summary(client: httpx.Client, sandbox: Sandbox) -> None:
-    """A conversation that goes on does not pay for a new summary at every turn."""
-    turns = range(12, 17)
+def test_the_next_turns_reuse_the_summary(
+    client: httpx.Client, sandbox: Sandbox, primary: str
+) -> None:
+    """A conversation that goes on does not pay for a new summary at every turn, and no message is
+    summarised twice."""
+    turns = range(4, 17)
+    summaries = 0
+    summarised: list[int] = []
     for number in turns:
+        sandbox.reset()
         assert client.post(CHAT, json={"messages": _conversation(number)}).status_code == 200
-    summaries = calls(sandbox) - len(turns)
-    assert 1 <= summaries < len(turns)
+        *summarizing, answering = sandbox.requests(primary)
+        for request in summarizing:
+            assert ("Summary of" in json.dumps(request.body)) == bool(summarised)
+            summarised += sorted(_seen(request))
+            summaries += 1
+        assert summarised == sorted(set(range(2 * number - 1)) - _seen(answering))
+    assert 1 < summaries < len(turns) // 2
 
 
 def test_without_a_summary_trimming_serves(
@@ -309,5 +323,6 @@ def test_without_a_summary_trimming_serves(
     assert "Summary of" not in json.dumps(answering.body)
     assert max(_seen(answering)) == 22
     assert answer(response)
+    assert re.fullmatch(r"trimmed=\d+; summarized=0", response.headers["x-context"])
     line = service.line_of(response.headers["x-request-id"])
     assert (line["summarized_messages"], line["trimmed_messages"] > 0) == (0, True)

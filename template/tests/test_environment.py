@@ -371,6 +371,21 @@ def test_a_model_without_a_price_is_refused(problems: Problems) -> None:
         assert problems(**unknown, **dict.fromkeys(prices, "0")) == {}
 
 
+def test_a_summary_model_must_be_fit_to_be_asked(problems: Problems) -> None:
+    """It belongs to a provider that is asked, and has a price like any other."""
+    for name in PROVIDERS:
+        own = f"{name}/a-model-of-tomorrow"
+        prices = ["SUMMARY_INPUT_USD_PER_MTOK", "SUMMARY_OUTPUT_USD_PER_MTOK"]
+        refused = problems(SUMMARY_MODEL=own, **dict.fromkeys(prices))
+        assert set(refused) == {"SUMMARY_MODEL"}
+        assert all(variable in f"{refused}" for variable in prices)
+        assert problems(SUMMARY_MODEL=own, **dict.fromkeys(prices, "0.1")) == {}
+    for wrong in ("a-model", "/a-model", f"{next(iter(PROVIDERS))}/", "nobody/a-model"):
+        refused = problems(SUMMARY_MODEL=wrong)
+        assert set(refused) == {"SUMMARY_MODEL"}
+        assert wrong not in f"{refused}"
+
+
 # Shutdown
 
 

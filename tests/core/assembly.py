@@ -28,6 +28,7 @@ from app.providers.openai import OpenAI, OpenAISettings
 from app.providers.provider import Provider
 from app.providers.transport import Timeouts, Transport
 from app.storage.base import RateLimit, Store
+from app.summarizer import Summarizer, SummaryModel
 from app.tasks import Tasks
 
 from .counted_store import CountedStore
@@ -143,6 +144,7 @@ async def assembled(
     daily_usd: float = 100,
     max_history_messages: int = 10,
     deadline_seconds: float = DEADLINE_SECONDS,
+    summary_model: SummaryModel | None = None,
 ) -> AsyncIterator[Assembly]:
     """A chat on `store`, which is opened and closed with it; the limits by keyword."""
     nano = int(daily_usd * 1e9)
@@ -151,16 +153,18 @@ async def assembled(
     backlog = SettlementBacklog(
         counted, on_gone=lambda reason, waiting: None, on_back=lambda lost: None
     )
+    gate = ContextGate(
+        counter,
+        max_input_tokens=4_000,
+        max_output_tokens=200,
+        max_history_messages=max_history_messages,
+        summary_instruction="Summarise the conversation.",
+    )
+    fallback = providers.fallback()
     chat = GuardedChat(
         providers={provider.name: provider for provider in providers.chain},
         prices=providers.prices,
-        gate=ContextGate(
-            counter,
-            max_input_tokens=4_000,
-            max_output_tokens=200,
-            max_history_messages=max_history_messages,
-            summary_instruction="Summarise the conversation.",
-        ),
+        gate=gate,
         admission=Admission(
             counted,
             Limits(rate, nano, nano, REPLY_TTL_SECONDS),
@@ -169,8 +173,8 @@ async def assembled(
             on_budget=lambda state: None,
             on_exhausted=lambda day: None,
         ),
-        fallback=providers.fallback(),
-        store=counted,
+        fallback=fallback,
+        summarizer=Summarizer(gate, fallback, counted, summary_model),
         tasks=tasks,
         timing=Timing(deadline_seconds, STREAM_MAX_SECONDS),
         idempotency_from_body="retries",

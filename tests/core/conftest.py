@@ -1,13 +1,16 @@
 """One tokenizer, one sandbox, the stores under test, and a guarded chat on each of them."""
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiktoken
 from hypothesis import settings
 
 from app.guardrails.context.token_count import TokenCounter
@@ -21,6 +24,9 @@ STORES = ("sqlite", "postgres", "redis", "memory")
 """The stores under test. One more is one more name here, and a fixture of this name."""
 SHARED_STORES = ("sqlite", "postgres", "redis")
 """Those that several processes may use at once."""
+
+CACHED_NAME = "fb374d419588a4632f3f557e76b4b70aebbca790"
+"""The SHA-1 of the address that the library would download the ranks from."""
 
 OpenProviders = Callable[..., AbstractAsyncContextManager[Providers]]
 Assemble = Callable[..., AbstractAsyncContextManager[Assembly]]
@@ -129,3 +135,15 @@ def assemble(open_providers: OpenProviders, counter: TokenCounter) -> Assemble:
             yield assembly
 
     return run
+
+
+@pytest.fixture(scope="session")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tiktoken.Encoding]:
+    """The library's own encoding, out of a cache that holds what the service ships."""
+    folder = tmp_path_factory.mktemp("tiktoken")
+    ranks = resources.files("app.guardrails.context") / "encodings" / "o200k_base.tiktoken"
+    with resources.as_file(ranks) as file:
+        shutil.copy(file, folder / CACHED_NAME)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+        yield tiktoken.get_encoding("o200k_base")

@@ -11,6 +11,7 @@ import pytest
 from app.errors import ServiceError, ShuttingDown
 from app.messages import ChatRequest
 from sandbox.faults import Fault
+from sandbox.model import Reply
 from sandbox.server import Sandbox
 
 from .assembly import Assembly, caller
@@ -32,6 +33,9 @@ LONG = ChatRequest(
         text("user", "And now?"),
     )
 )
+
+LONG_AND_BROKEN = Fault(reply=Reply(text="0a" * 30_000, chunks=2), action="close", after_chunks=1)
+"""What it has said is counted in a thread, which is one more await."""
 
 
 class CancellingTasks(SteppedTasks):
@@ -74,6 +78,7 @@ async def stream(assembly: Assembly, request: ChatRequest, key: str) -> None:
         pytest.param(complete, LONG, [], id="json-summarised"),
         pytest.param(stream, QUESTION, [], id="stream"),
         pytest.param(stream, QUESTION, [Fault(action="close")], id="stream-retried"),
+        pytest.param(stream, QUESTION, [LONG_AND_BROKEN], id="stream-broken"),
     ],
 )
 async def test_a_call_that_is_cut_off_is_settled(

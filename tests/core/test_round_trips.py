@@ -161,13 +161,15 @@ async def test_a_failed_call_makes_two(
     assert (books.charged_nano_usd, books.open_operations, books.running_claims) == (0, 0, 0)
 
 
-async def test_a_summary_adds_one_read_and_one_write(
+async def test_a_stored_summary_adds_one_read(
     assemble: Assemble, backend: Backend, sandbox: Sandbox
 ) -> None:
-    """A trimmed conversation reads its summary and writes it once; the next turn reads it only."""
+    """A new summary is read for, paid for and written; after that it is only read, by its
+    caller."""
+    new = ["admit", "read_summary", "top_up", "write_summary", "settle"]
     async with assemble(backend) as assembly:
         await assembly.chat.complete(LONG, caller())
-        assert assembly.store.trips == ["admit", "read_summary", "write_summary", "settle"]
+        assert assembly.store.trips == new
         assert len(sandbox.requests("openai")) == 2
         assembly.store.trips.clear()
         await assembly.chat.complete(LONG, caller())
@@ -175,7 +177,7 @@ async def test_a_summary_adds_one_read_and_one_write(
         assert len(sandbox.requests("openai")) == 3
         assembly.store.trips.clear()
         await assembly.chat.complete(LONG, caller("grace"))
-        assert assembly.store.trips == ["admit", "read_summary", "write_summary", "settle"]
+        assert assembly.store.trips == new
 
 
 async def test_a_failed_summary_writes_nothing(
@@ -187,7 +189,7 @@ async def test_a_failed_summary_writes_nothing(
         asked = caller()
         completion = await assembly.chat.complete(LONG, asked)
         assert completion.text
-        assert assembly.store.trips == ["admit", "read_summary", "settle"]
+        assert assembly.store.trips == ["admit", "read_summary", "top_up", "settle"]
         assert (asked.record.trimmed_messages > 0, asked.record.summarized_messages) == (True, 0)
 
 

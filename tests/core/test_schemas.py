@@ -12,6 +12,8 @@ from app.api.tool_call_ids import signed_id
 from app.errors import BadRequest
 from app.messages import Image, Message, ResponseFormat, Text, Tool, ToolCall
 
+pytestmark = pytest.mark.promise("C6")
+
 HELLO = {"role": "user", "content": "Hello"}
 FUNCTION = {"name": "get_weather", "parameters": {"type": "object"}}
 TOOL = {"type": "function", "function": FUNCTION}

@@ -1,24 +1,24 @@
 """Counting is OpenAI's own to the token, and needs no network."""
 
-import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import resources
 from typing import NoReturn
 
 import pytest
 import tiktoken
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from app.guardrails.context.token_count import TokenCounter, Tokenizer
 from app.messages import ChatRequest, Image, Message, ResponseFormat, Text, Tool, ToolCall
+from app.providers.openai import OpenAI, OpenAISettings
 
-from .conversations import Conversation, conversations
+from .conversations import Conversation, conversations, tools
+from .sent import sent_tokens
 
-CACHED_NAME = "fb374d419588a4632f3f557e76b4b70aebbca790"
-"""The SHA-1 of the address that the library would download the ranks from."""
+pytestmark = pytest.mark.promise("C2")
 
 FRAGMENTS = (
     "def f(x: int) -> int:\n    return x ** 2  # squared\n",
@@ -38,18 +38,6 @@ FRAGMENTS = (
     "https://example.com/a?b=c&d=%20#e",
 )
 corpus = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=60)), max_size=12)
-
-
-@pytest.fixture(scope="module")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tiktoken.Encoding]:
-    """The library's own encoding, out of a cache that holds what the service ships."""
-    folder = tmp_path_factory.mktemp("tiktoken")
-    ranks = resources.files("app.guardrails.context") / "encodings" / "o200k_base.tiktoken"
-    with resources.as_file(ranks) as file:
-        shutil.copy(file, folder / CACHED_NAME)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
-        yield tiktoken.get_encoding("o200k_base")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -121,6 +109,32 @@ def _count(counter: TokenCounter, request: ChatRequest) -> int:
     exact = Tokenizer(factor=1.0, image_tokens=0)
     sizes = [counter.message(message) for message in request.messages]
     return sum(map(exact.tokens, sizes)) + exact.tokens(counter.frame(request))
+
+
+@given(st.lists(corpus.map("".join), min_size=1, max_size=5))
+def test_a_text_in_parts_counts_as_its_parts(
+    counter: TokenCounter, oracle: tiktoken.Encoding, texts: list[str]
+) -> None:
+    """A vendor that does not join the parts of a message counts no more than is counted here."""
+    message = Message("user", tuple(map(Text, texts)))
+    apart = sum(len(oracle.encode_ordinary(text)) for text in texts)
+    assert counter.message(message).text_tokens == apart
+    assert counter.message(message).overhead_tokens == 4 + 2 * (len(texts) - 1)
+
+
+MANY = {"type": "string", "enum": ["red", "green", "blue", "celsius"] * 20}
+
+
+@given(tools)
+@example((Tool("paint", "", {"type": "object", "properties": {"colour": MANY}}),))
+def test_tools_count_no_less_than_by_openais_rule(
+    counter: TokenCounter, oracle: tiktoken.Encoding, tools: tuple[Tool, ...]
+) -> None:
+    """The bound for any tools, long enumerations among them, is above the published rule."""
+    plain = ChatRequest((Message("user", (Text("Hi"),)),), max_output_tokens=1)
+    adapter = OpenAI(OpenAISettings(api_key=SecretStr("key")))
+    equipped = replace(plain, tools=tools)
+    assert _count(counter, equipped) >= sent_tokens(adapter, equipped, oracle)
 
 
 def test_everything_that_is_sent_counts(counter: TokenCounter) -> None:

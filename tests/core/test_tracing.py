@@ -24,7 +24,8 @@ pytestmark = pytest.mark.anyio
 
 QUESTION = ChatRequest((text("user", "What is a guardrail?"),), max_output_tokens=50)
 UPSTREAMS = {
-    name: Upstream(name, name, "https://models.example.com/v1") for name in ("openai", "anthropic")
+    (name, model): Upstream(name, name, "https://models.example.com/v1")
+    for name, model in (("openai", "gpt-6-luna"), ("anthropic", "claude-haiku-5-5"))
 }
 
 

@@ -112,20 +112,39 @@ def test_a_fit_environment_is_shown_whole(start: Start, tmp_path: Path) -> None:
 
 
 def test_a_limit_that_no_model_can_take_is_refused(start: Start) -> None:
-    """Input or output beyond a model's context window is a mistake; both together, which may never
-    come together, are worth a warning; a model of which the list has no window is not judged."""
-    refused = start("--check", MAX_OUTPUT_TOKENS="9000", OPENAI_MODEL="gpt-4")
-    assert refused.returncode == 2
-    assert rows_of(refused.stderr) == {
-        "MAX_OUTPUT_TOKENS": "is above 8,192, the context window of OPENAI_MODEL; lower it, or"
-        " choose another model"
-    }
+    """An answer that leaves no room for a question in a model's window is a mistake, be it the
+    price list or the owner who knows the window, unless the model is said to write less."""
+    for changes, size, model in (
+        ({"MAX_OUTPUT_TOKENS": "9000", "OPENAI_MODEL": "gpt-4"}, "8,192", "OPENAI_MODEL"),
+        ({"ANTHROPIC_CONTEXT_WINDOW_TOKENS": "1015"}, "1,015", "ANTHROPIC_MODEL"),
+    ):
+        refused = start("--check", **changes)
+        assert refused.returncode == 2
+        assert rows_of(refused.stderr) == {
+            "MAX_OUTPUT_TOKENS": f"leaves no room for an input in {size}, the context window of"
+            f" {model}; lower it, or choose another model"
+        }
+        company = model.removesuffix("MODEL")
+        assert start("--check", **changes, **{f"{company}MAX_OUTPUT_TOKENS": "99"}).returncode == 0
+
+
+def test_a_limit_that_one_model_cannot_take_is_worth_a_warning(start: Start) -> None:
+    """Each input is kept within its model's window, which may be shorter than MAX_INPUT_TOKENS; a
+    model of which nobody knows the window is not judged."""
     prices = {f"OPENAI_{direction}_USD_PER_MTOK": "1" for direction in ("INPUT", "OUTPUT")}
-    for model, warned in (("gpt-4", True), ("a-model-of-tomorrow", False)):
-        limits = {"MAX_INPUT_TOKENS": "7000", "MAX_OUTPUT_TOKENS": "2000", "OPENAI_MODEL": model}
-        fit = json.loads(start("--check", "--json", **limits, **prices).stdout)
+    limits = {"MAX_INPUT_TOKENS": "7000", "MAX_OUTPUT_TOKENS": "2000", **prices}
+    for changes, room in (
+        ({"OPENAI_MODEL": "gpt-4"}, "6,192"),
+        ({"OPENAI_MODEL": "gpt-4", "OPENAI_MAX_OUTPUT_TOKENS": "1192"}, None),
+        ({"OPENAI_MODEL": "gpt-4", "OPENAI_CONTEXT_WINDOW_TOKENS": "9000"}, None),
+        ({"OPENAI_MODEL": "gpt-4", "OPENAI_CONTEXT_WINDOW_TOKENS": "8999"}, "6,999"),
+        ({"OPENAI_MODEL": "a-model-of-tomorrow"}, None),
+    ):
+        fit = json.loads(start("--check", "--json", **limits, **changes).stdout)
         assert fit["fit"] is True
-        assert [item["variable"] for item in fit["warnings"]] == ["MAX_INPUT_TOKENS"] * warned
+        warned = {item["variable"]: item["remedy"] for item in fit["warnings"]}
+        assert list(warned) == ["MAX_INPUT_TOKENS"] * (room is not None)
+        assert f"is above {room}," in warned.get("MAX_INPUT_TOKENS", f"is above {room},")
 
 
 def test_a_budget_below_one_answer_is_worth_a_warning(start: Start) -> None:

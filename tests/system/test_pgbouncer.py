@@ -166,7 +166,7 @@ def test_the_contract_holds_through_it(pooled: Pooled) -> None:
         book = await store.day_book(TODAY)
         assert book.spent == (Spent("ada", Charge("openai", "gpt-6-luna", 60, 1, 120, 60)),)
         await store.write_summary("one", "They spoke of rain.", 60, now=NOON)
-        assert await store.read_summary("one", now=NOON) == "They spoke of rain."
+        assert await store.read_summary(["one"], now=NOON) == (0, "They spoke of rain.")
 
     in_store(pooled.connect("the-contract"), work)
     assert pooled.books("the-contract").balanced

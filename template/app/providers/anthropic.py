@@ -111,6 +111,12 @@ class Anthropic:
     telemetry_name: ClassVar[str] = "anthropic"
     # On English prose about 1.35; more on code and on languages that o200k favours.
     input_token_factor: ClassVar[float] = 2.0
+    preamble_tokens: ClassVar[int] = 0
+    tool_preamble_tokens: ClassVar[int] = 804
+    """What Opus 4.7 is told of tools when it has to use one, which is the longest such text.
+
+    https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview#pricing
+    """
 
     def __init__(self, settings: AnthropicSettings, *, now: Clock = time.time) -> None:
         self._settings = settings

@@ -41,6 +41,18 @@ class ProviderSettings(BaseSettings):
         description="Price of a million output tokens in dollars, instead of the price list's;"
         " 0 is free.",
     )
+    context_window_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="Tokens that the model takes and makes together, instead of the price list's"
+        " figure. Set it where the list has none, or the model takes a shorter input.",
+    )
+    max_output_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="The most tokens that the model writes, where that is less than"
+        " `MAX_OUTPUT_TOKENS`.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,14 @@ class ProviderAdapter(Protocol):
     @property
     def image_tokens(self) -> int:
         """Declared upper bound of the tokens of one image."""
+
+    @property
+    def preamble_tokens(self) -> int:
+        """Declared upper bound of what the vendor writes of its own before each conversation."""
+
+    @property
+    def tool_preamble_tokens(self) -> int:
+        """Declared upper bound of what it adds to that where there are tools or a form of reply."""
 
     @property
     def model(self) -> str: ...

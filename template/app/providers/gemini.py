@@ -165,6 +165,8 @@ class Gemini:
     """100 tokens are 60 to 80 English words (https://ai.google.dev/gemini-api/docs/tokens), of
     which o200k makes 80 to 107: at most 1.25. Figures cost more, a token for each digit where
     o200k takes three together; a text of nothing else goes beyond the bound."""
+    preamble_tokens: ClassVar[int] = 0
+    tool_preamble_tokens: ClassVar[int] = 0
 
     def __init__(self, settings: GeminiSettings, *, now: Clock = time.time) -> None:
         self._settings = settings

@@ -66,6 +66,8 @@ class OpenAI:
     price_list_id: ClassVar[str] = "openai"
     telemetry_name: ClassVar[str] = "openai"
     input_token_factor: ClassVar[float] = 1.0
+    preamble_tokens: ClassVar[int] = 0
+    tool_preamble_tokens: ClassVar[int] = 0
 
     def __init__(self, settings: OpenAISettings, *, now: Clock = time.time) -> None:
         self._settings = settings

@@ -59,6 +59,10 @@ class Provider:
             async with aclosing(self._chunks(response)) as chunks:
                 yield chunks
 
+    def of_other_model(self, adapter: ProviderAdapter) -> "Provider":
+        """Another model of the same vendor, over the same connections. This one closes them."""
+        return Provider(adapter, self._transport)
+
     async def aclose(self) -> None:
         await self._transport.aclose()
 

@@ -4,6 +4,7 @@ A store decides admission in one step, so that no two requests can both take the
 last dollar or the same idempotency key. Money is in nano-dollars, time in seconds since the epoch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -240,7 +241,10 @@ class Store(Protocol):
     async def day_book(self, day: str) -> DayBook:
         """Who spent what on which model, by the day's name; sorted by caller, provider, model."""
 
-    async def read_summary(self, key: str, *, now: float | None = None) -> str | None: ...
+    async def read_summary(
+        self, keys: Sequence[str], *, now: float | None = None
+    ) -> tuple[int, str] | None:
+        """The first of `keys` that has an unexpired text: its place among them, and the text."""
 
     async def write_summary(
         self, key: str, text: str, ttl_seconds: float, *, now: float | None = None

@@ -8,7 +8,7 @@ bounded and no step takes long.
 import time
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, Literal, Protocol, TypeVar
 
@@ -374,9 +374,15 @@ class Store:
     async def day_book(self, day: str) -> DayBook:
         return self._ledger.book(day)
 
-    async def read_summary(self, key: str, *, now: float | None = None) -> str | None:
-        summary = self._summaries.get(key)
-        return summary.text if summary and summary.expires_at > _micros(now) else None
+    async def read_summary(
+        self, keys: Sequence[str], *, now: float | None = None
+    ) -> tuple[int, str] | None:
+        at = _micros(now)
+        for place, key in enumerate(keys):
+            summary = self._summaries.get(key)
+            if summary is not None and summary.expires_at > at:
+                return place, summary.text
+        return None
 
     async def write_summary(
         self, key: str, text: str, ttl_seconds: float, *, now: float | None = None

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import re
 import select
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -210,9 +210,11 @@ class Store:
             tuple((caller, held) for caller, *_, held in rows if held is not None),
         )
 
-    async def read_summary(self, key: str, *, now: float | None = None) -> str | None:
-        row = await self._ask("find_summary", key=key, now=_micros(now))
-        return None if row is None else bytes(row[0]).decode()
+    async def read_summary(
+        self, keys: Sequence[str], *, now: float | None = None
+    ) -> tuple[int, str] | None:
+        row = await self._ask("find_summary", keys=list(keys), now=_micros(now))
+        return None if row is None else (int(row[0]), bytes(row[1]).decode())
 
     async def write_summary(
         self, key: str, text: str, ttl_seconds: float, *, now: float | None = None

@@ -34,8 +34,11 @@ FROM {schema}.budget WHERE day = %(day)s AND caller <> '' AND reserved <> 0
 ORDER BY caller, provider, model
 
 -- name: find_summary
-SELECT content FROM {schema}.summary
-WHERE key = %(key)s AND expires_at > {schema}.micros(%(now)s)
+SELECT wanted.place - 1, summary.content
+FROM unnest(%(keys)s::text[]) WITH ORDINALITY AS wanted (key, place)
+JOIN {schema}.summary AS summary ON summary.key = wanted.key
+WHERE summary.expires_at > {schema}.micros(%(now)s)
+ORDER BY wanted.place LIMIT 1
 
 -- name: put_summary
 INSERT INTO {schema}.summary (key, content, expires_at)

@@ -122,6 +122,7 @@ class Store:
         self._top_up = Script.read("top_up")
         self._settle = Script.read("settle")
         self._day_book = Script.read("day_book")
+        self._read_summary = Script.read("read_summary")
 
     async def open(self) -> None:
         await self._node.discover()
@@ -225,13 +226,12 @@ class Store:
             tuple(sorted(reserved.items())),
         )
 
-    async def read_summary(self, key: str, *, now: float | None = None) -> str | None:
-        found = await self._node.ask("GET", self._key("summary", key))
-        if found is None:
-            return None
-        expires_at, _, text = bytes(found).partition(b" ")
-        # Redis itself knows when it is over; only a test's clock may run ahead of it.
-        return None if now is not None and int(expires_at) <= _span(now) else text.decode()
+    async def read_summary(
+        self, keys: Sequence[str], *, now: float | None = None
+    ) -> tuple[int, str] | None:
+        wanted = [self._key("summary", key) for key in keys]
+        found = await self._node.run(self._read_summary, wanted, [_micros(now)])
+        return None if found is None else (int(found[0]), bytes(found[1]).decode())
 
     async def write_summary(
         self, key: str, text: str, ttl_seconds: float, *, now: float | None = None

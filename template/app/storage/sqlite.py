@@ -6,11 +6,12 @@ one atomic step.
 """
 
 import asyncio
+import json
 import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -92,10 +93,12 @@ class Store:
     async def day_book(self, day: str) -> DayBook:
         return await self._run(lambda db: self._day_book(db, day))
 
-    async def read_summary(self, key: str, *, now: float | None = None) -> str | None:
-        def read(db: sqlite3.Connection) -> str | None:
-            row = self._one(db, "find_summary", key=key, now=_micros(now))
-            return None if row is None else str(row[0])
+    async def read_summary(
+        self, keys: Sequence[str], *, now: float | None = None
+    ) -> tuple[int, str] | None:
+        def read(db: sqlite3.Connection) -> tuple[int, str] | None:
+            row = self._one(db, "find_summary", keys=json.dumps(keys), now=_micros(now))
+            return None if row is None else (int(row[0]), str(row[1]))
 
         return await self._run(read)
 

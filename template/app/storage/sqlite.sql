@@ -154,7 +154,11 @@ SELECT caller, reserved FROM budget
 WHERE day = :day AND caller <> '' AND reserved <> 0 ORDER BY caller;
 
 -- name: find_summary
-SELECT text FROM summary WHERE key = :key AND expires_at > :now;
+-- The crossing keeps the order: each wanted key is looked up, the first one first.
+SELECT wanted.key, summary.text
+FROM json_each(:keys) AS wanted CROSS JOIN summary ON summary.key = wanted.value
+WHERE summary.expires_at > :now
+ORDER BY wanted.key LIMIT 1;
 
 -- name: put_summary
 INSERT INTO summary (key, text, expires_at) VALUES (:key, :text, :expires_at)

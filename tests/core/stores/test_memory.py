@@ -216,7 +216,7 @@ async def test_what_lives_is_not_swept(store: Store) -> None:
     await work_alone(store, 1_000, now=NOON + 200)
     now = NOON + 10**6 - 1
     assert (await refused(store, request(claim=claim("held")), now=now)).reason == "in_flight"
-    assert await store.read_summary("kept", now=now) == "They spoke of rain."
+    assert await store.read_summary(["kept"], now=now) == (0, "They spoke of rain.")
     state = await store.settle(settlement(held, 4), now=now)
     assert state is not None
     assert state.caller_committed_nano_usd == 4
@@ -238,5 +238,5 @@ async def test_stores_share_nothing() -> None:
     asked = request(rate=once, claim=claim(), reserve=reservation(5, cap=5))
     await admitted(one, asked)
     await one.write_summary("one", "They spoke of rain.", 60, now=NOON)
-    assert await other.read_summary("one", now=NOON) is None
+    assert await other.read_summary(["one"], now=NOON) is None
     assert (await admitted(other, asked)).rate.remaining == 0

@@ -427,7 +427,7 @@ async def all_kinds_of_steps(
         lambda: store.settle(settlement(first, 15, reply=b"reply", keep=True), now=NOON),
         lambda: store.admit(last, now=NOON),
         lambda: store.write_summary(key, "text", 60, now=NOON),
-        lambda: store.read_summary(key, now=NOON),
+        lambda: store.read_summary([key], now=NOON),
         lambda: store.day_book("2100-01-01"),
         store.ping,
     )

@@ -701,7 +701,7 @@ async def test_no_step_gets_the_answer_to_another(store: Store) -> None:
 
     async def read(number: int) -> None:
         await asyncio.sleep(randomness.random() / 500)
-        assert await store.read_summary(f"key{number}") == f"text{number}"
+        assert await store.read_summary([f"key{number}"]) == (0, f"text{number}")
 
     for _ in range(50):
         reading = [asyncio.create_task(read(number)) for number in range(40)]
@@ -813,7 +813,7 @@ async def test_a_cluster_serves_whichever_node_is_named(cluster: Cluster, node: 
     assert isinstance(decision, Admitted), decision
     assert await store.top_up(top_up(asked, 5))
     await store.write_summary("one", "They spoke of rain.", 60)
-    assert await store.read_summary("one") == "They spoke of rain."
+    assert await store.read_summary(["one"]) == (0, "They spoke of rain.")
     state = await store.settle(settlement(asked, 7, reply=b"reply", keep=True))
     assert state is not None
     again = request(f"caller{node}", rate=THREE, claim=Claim(f"key{node}", "body", 60))

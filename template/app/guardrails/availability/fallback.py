@@ -7,7 +7,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from ... import policy
@@ -115,8 +115,13 @@ class Fallback:
         request_for: Callable[[Provider], ChatRequest],
         deadline: Deadline,
         observer: AttemptObserver,
+        *,
+        is_optional: bool = False,
     ) -> tuple[ChatReply, Provider]:
-        """The first reply that a provider of `chain` gives. Raises `ServiceError`."""
+        """The first reply that a provider of `chain` gives. Raises `ServiceError`.
+
+        Of one that `is_optional`, nobody is alerted when there is none.
+        """
 
         async def ask(guarded: GuardedProvider) -> tuple[ChatReply, Provider]:
             async with guarded.place():
@@ -128,7 +133,7 @@ class Fallback:
                 )
                 return reply, provider
 
-        return await self._first_answer(chain, ask, deadline, observer)
+        return await self._first_answer(chain, ask, deadline, observer, is_optional)
 
     async def open_stream(
         self,
@@ -159,6 +164,7 @@ class Fallback:
         ask: Callable[[GuardedProvider], Awaitable[T]],
         deadline: Deadline,
         observer: AttemptObserver,
+        is_optional: bool = False,
     ) -> T:
         failures: dict[str, ProviderError | None] = {}
         try:
@@ -182,7 +188,9 @@ class Fallback:
                 "No provider answered before the deadline (DEADLINE_SECONDS); try again.",
                 retry_after_seconds=policy.PROVIDERS_RETRY_AFTER_SECONDS,
             ) from error
-        raise self._all_down(failures, observer.request_id)
+        if not is_optional:
+            self._alert_of_all(failures, observer.request_id)
+        raise _all_down(failures)
 
     async def _ask(
         self,
@@ -193,7 +201,8 @@ class Fallback:
         observer: AttemptObserver,
         others_left: bool,
     ) -> T:
-        guarded = self._providers[provider.name]
+        # Whichever of its models is asked, a provider's breaker and places are the same.
+        guarded = replace(self._providers[provider.name], provider=provider)
 
         async def attempt() -> T:
             observer.attempt_waits(provider)
@@ -220,21 +229,21 @@ class Fallback:
                 " is replaced, the next of PROVIDERS answers, if there is one.",
             )
 
-    def _all_down(
-        self, failures: Mapping[str, ProviderError | None], request_id: str
-    ) -> ProvidersUnavailable:
-        names = ", ".join(failures)
+    def _alert_of_all(self, failures: Mapping[str, ProviderError | None], request_id: str) -> None:
         reasons = ", ".join(f"{name} ({_reason(error)})" for name, error in failures.items())
         self._alert(
             "providers_down",
             f"Every provider that was asked failed: {reasons}; request {request_id}. Callers get"
             " 503 and are told to come back. Look at the providers' status pages.",
         )
-        waits = [e.retry_after_seconds for e in failures.values() if e and e.retry_after_seconds]
-        return ProvidersUnavailable(
-            f"Every provider failed ({names}); try again.",
-            retry_after_seconds=math.ceil(min(waits, default=policy.PROVIDERS_RETRY_AFTER_SECONDS)),
-        )
+
+
+def _all_down(failures: Mapping[str, ProviderError | None]) -> ProvidersUnavailable:
+    waits = [e.retry_after_seconds for e in failures.values() if e and e.retry_after_seconds]
+    return ProvidersUnavailable(
+        f"Every provider failed ({', '.join(failures)}); try again.",
+        retry_after_seconds=math.ceil(min(waits, default=policy.PROVIDERS_RETRY_AFTER_SECONDS)),
+    )
 
 
 def _reason(error: ProviderError | None) -> str:

@@ -1,56 +1,123 @@
 """Decides, before anything is spent, what of a request a provider will see."""
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
+from types import MappingProxyType
+from typing import Final
 
 from ... import policy
 from ...errors import ContextTooLong, Shortage
 from ...messages import ChatRequest, Message, Text
 from ...providers.base import ProviderAdapter
 from .history import Trimmed, trim
-from .summary import message_line, summary_request, with_summary
+from .limits import ModelLimits
+from .summary import Summary, message_line, summary_request, with_summary
 from .token_count import Size, TokenCounter, Tokenizer
+
+_NOBODY: Final[Mapping[str, ModelLimits]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class InputLimit:
+    """So many tokens at most, and what sets that limit."""
+
+    tokens: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A message that a provider may see beside a summary: its place among those that are not the
+    system's (-1 for the system's), and its tokens."""
+
+    place: int
+    message: Message
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class FittedRequest:
-    """What one provider may be asked. `input_tokens` is an upper bound of what it will count."""
+    """What one provider may be asked. `input_tokens` is an upper bound of what it will count.
+
+    `beside_summary` is the most that it may see beside one, which then takes `summary_tokens`;
+    empty without need or room for one.
+    """
 
     request: ChatRequest
     input_tokens: int
     dropped: tuple[Message, ...] = ()
-    room_for_summary: bool = False
+    beside_summary: tuple[Kept, ...] = field(default=(), repr=False)
+    summary_tokens: int = 0
+
+    @property
+    def most_input_tokens(self) -> int:
+        """With a summary or without."""
+        beside = sum(kept.tokens for kept in self.beside_summary)
+        return max(self.input_tokens, self.summary_tokens + beside)
+
+    @property
+    def turns(self) -> list[int]:
+        """The places where those turns begin that fit beside a summary."""
+        return [kept.place for kept in self.beside_summary if kept.message.role == "user"]
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryCall:
-    """The call that asks for a summary of `covers`, within the limits of every provider."""
+    """The call that asks for a summary. `messages` is how many the summary will tell of."""
 
     request: ChatRequest
     input_tokens: int
-    covers: tuple[Message, ...]
+    messages: int
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The request as each provider's tokenizer allows it, by the provider's name, in order."""
+    """The request as each provider's tokenizer allows it, by the provider's name, in order.
+
+    `history` is the conversation without the system's messages, `sizes` are theirs.
+    """
 
     by_provider: Mapping[str, FittedRequest]
-    summary: SummaryCall | None = None
+    history: tuple[Message, ...] = ()
+    sizes: tuple[Size, ...] = field(default=(), repr=False)
 
-    def request_for(self, provider: str, summary: str | None) -> ChatRequest:
-        """With `summary`, unless this provider lacks other messages or has no room for it."""
-        fitted = self.by_provider[provider]
-        covered = self.summary is not None and self.summary.covers == fitted.dropped
-        if summary is None or not covered or not fitted.room_for_summary:
-            return fitted.request
-        messages = with_summary(fitted.request.messages, summary)
-        return replace(fitted.request, messages=messages)
+    @property
+    def wanted(self) -> range:
+        """How many messages of the history a summary may take the place of, for the first provider:
+        as few as make it fit, or up to half of the turns more. Empty: there is none wanted.
+
+        A new one takes the place of the most, and serves until the turns that it has left room for
+        have come.
+        """
+        turns = next(iter(self.by_provider.values())).turns
+        return range(max(1, turns[0]), turns[len(turns) // 2] + 1) if turns else range(0)
+
+    def fitted(self, provider: str, summary: Summary | None) -> FittedRequest:
+        """With `summary`, where the provider takes it: what it would have to drop is covered."""
+        plain = self.by_provider[provider]
+        if summary is None or not self.takes(provider, summary):
+            return plain
+        kept = [kept for kept in plain.beside_summary if not 0 <= kept.place < summary.covered]
+        places = {kept.place for kept in kept}
+        messages = with_summary([kept.message for kept in kept], summary.text)
+        return FittedRequest(
+            replace(plain.request, messages=messages),
+            plain.summary_tokens + sum(kept.tokens for kept in kept),
+            tuple(message for i, message in enumerate(self.history) if i not in places),
+        )
+
+    def takes(self, provider: str, summary: Summary) -> bool:
+        turns = self.by_provider[provider].turns
+        return bool(turns) and turns[0] <= summary.covered <= turns[-1]
 
 
 class ContextGate:
+    """`models` has each provider's own limits by its name; the other ones hold for all."""
+
     def __init__(
         self,
         counter: TokenCounter,
@@ -60,50 +127,120 @@ class ContextGate:
         max_history_messages: int,
         summary_instruction: str,
         default_system_message: str = "",
+        models: Mapping[str, ModelLimits] = _NOBODY,
     ) -> None:
         self.counter = counter
         self._max_input_tokens = max_input_tokens
         self._max_output_tokens = max_output_tokens
         self._max_history_messages = max_history_messages
-        # So that at most half of a full history makes place for a summary.
-        self._block_turns = max(1, max_history_messages // 4)
-        # With a small window a summary may take a quarter of it, not all.
-        self._summary_tokens = min(policy.SUMMARY_OUTPUT_TOKENS, max_input_tokens // 4)
         self._summary_instruction = summary_instruction
         self._default_system = Message("system", (Text(default_system_message),))
+        self._models = models
+        # With a small window a summary may take a quarter of it, not all.
+        most = min(policy.SUMMARY_OUTPUT_TOKENS, max_input_tokens // 4, max_output_tokens)
+        self._summary_tokens = min(
+            model.clamp_output(most) for model in (ModelLimits(), *models.values())
+        )
+
+    @cached_property
+    def _note(self) -> Size:
+        """What stands around a summary."""
+        return self.counter.message(with_summary((), "-")[0])
+
+    @cached_property
+    def _default_system_size(self) -> Size:
+        return self.counter.message(self._default_system)
 
     async def fit(self, request: ChatRequest, adapters: Sequence[ProviderAdapter]) -> Fit:
-        """Clamps the output and trims the history, for each of `adapters` by its own count.
+        """Clamps the output and trims the history, for each of `adapters` by its own count and
+        limits.
 
         A provider for which even the least is too long is left out. Raises `ContextTooLong`, with
-        the first one's count, when that leaves none.
+        the first one's count and limit, when that leaves none.
         """
         sizes, frame = await self.counter.request(request)
         request, sizes = self._with_system_message(request, sizes)
-        request = replace(request, max_output_tokens=self._clamp(request.max_output_tokens))
         fits: dict[str, FittedRequest] = {}
         refusal: ContextTooLong | None = None
         for adapter in adapters:
             try:
-                fits[adapter.name] = self._fit_one(request, sizes, frame, Tokenizer.of([adapter]))
+                fits[adapter.name] = self._fit_one(request, sizes, frame, adapter)
             except ContextTooLong as error:
                 refusal = refusal or error
         if not fits:
             assert refusal is not None
             raise refusal
-        first = next(iter(fits.values()))
-        if not first.room_for_summary:
-            return Fit(fits)
-        size_of = dict(zip(request.messages, sizes, strict=True))
-        # What is dropped may be long.
-        summary = await asyncio.to_thread(
-            self._summary_call, request, first.dropped, size_of, Tokenizer.of(adapters)
-        )
-        return Fit(fits, summary)
+        spoken = [
+            (message, size)
+            for message, size in zip(request.messages, sizes, strict=True)
+            if message.role != "system"
+        ]
+        return Fit(fits, tuple(m for m, _ in spoken), tuple(size for _, size in spoken))
 
-    @cached_property
-    def _default_system_size(self) -> Size:
-        return self.counter.message(self._default_system)
+    async def summary_call(
+        self,
+        fit: Fit,
+        adapters: Sequence[ProviderAdapter],
+        previous: Summary | None = None,
+        *,
+        window_tokens: int | None = None,
+    ) -> SummaryCall | None:
+        """A call for a summary of as much of the history as is wanted: of `previous`, and of the
+        newest messages since that fit beside it.
+
+        Within the limits of all `adapters`, by the dearest count; `window_tokens` takes the place
+        of their own windows. `None` when nothing fits.
+        """
+        # What it covers may be long, and is counted once more: as lines of data.
+        return await asyncio.to_thread(
+            self._summary_call,
+            fit,
+            adapters,
+            previous,
+            self._summary_limit(adapters, window_tokens),
+        )
+
+    def summary(self, text: str, covered: int, messages: int) -> Summary | None:
+        """What a model has written, cut to the room that is kept for it; `None` for a blank."""
+        text = text.strip()[: policy.COUNT_INLINE_CHARACTERS]
+        while (tokens := self.counter.text(text)) > self._summary_tokens:
+            text = text[: len(text) * self._summary_tokens // tokens].strip()
+        return Summary(text, covered, messages) if text else None
+
+    def _summary_call(
+        self,
+        fit: Fit,
+        adapters: Sequence[ProviderAdapter],
+        previous: Summary | None,
+        limit: int,
+    ) -> SummaryCall | None:
+        tokenizer = Tokenizer.of(adapters)
+        model = next(iter(fit.by_provider.values())).request.model
+        known = previous.text if previous is not None else None
+
+        def asking(material: Sequence[Message]) -> ChatRequest:
+            return summary_request(
+                material, model, self._summary_tokens, known, instruction=self._summary_instruction
+            )
+
+        empty = asking(())
+        sizes = (*map(self.counter.message, empty.messages), self.counter.frame(empty))
+        total = sum(map(tokenizer.tokens, sizes))
+        material: deque[Message] = deque()
+        since = slice(previous.covered if previous is not None else 0, fit.wanted[-1])
+        fresh = zip(fit.history[since], fit.sizes[since], strict=True)
+        for message, size in reversed(list(fresh)):
+            # Most that have no room are told without counting their lines.
+            if total + size.text_tokens > limit:
+                continue
+            with_this = total + tokenizer.tokens(Size(self.counter.text(message_line(message)), 0))
+            if with_this <= limit:
+                material.appendleft(message)
+                total = with_this
+        if not material:
+            return None
+        told = previous.messages if previous is not None else 0
+        return SummaryCall(asking(material), total, told + len(material))
 
     def _with_system_message(
         self, request: ChatRequest, sizes: tuple[Size, ...]
@@ -116,76 +253,80 @@ class ContextGate:
         return replace(request, messages=messages), (self._default_system_size, *sizes)
 
     def _fit_one(
-        self, request: ChatRequest, sizes: Sequence[Size], frame_size: Size, tokenizer: Tokenizer
-    ) -> FittedRequest:
-        tokens = [tokenizer.tokens(size) for size in sizes]
-        frame = tokenizer.tokens(frame_size)
-        whole = self._trim(request, tokens, frame)
-        if not whole.fits:
-            raise self._too_long(whole.tokens + frame)
-        if not whole.dropped:
-            return FittedRequest(request, whole.tokens + frame)
-        # Trimmed once more, so that a summary finds room; without one where there is none.
-        note = self.counter.message(with_summary((), "-")[0])
-        room = tokenizer.tokens(replace(note, text_tokens=note.text_tokens + self._summary_tokens))
-        roomier = self._trim(request, tokens, frame + room, self._block_turns)
-        kept, room = (roomier, room) if roomier.fits else (whole, 0)
-        return FittedRequest(
-            replace(request, messages=tuple(request.messages[i] for i in kept.kept)),
-            kept.tokens + frame + room,
-            tuple(request.messages[i] for i in kept.dropped),
-            room_for_summary=roomier.fits,
-        )
-
-    def _summary_call(
         self,
         request: ChatRequest,
-        dropped: tuple[Message, ...],
-        size_of: Mapping[Message, Size],
-        tokenizer: Tokenizer,
-    ) -> SummaryCall | None:
-        """A call over the newest of `dropped` that fit into one, by the dearest count."""
-        empty = self._summary_request((), request.model)
-        total = tokenizer.tokens(self.counter.frame(empty)) + sum(
-            tokenizer.tokens(self.counter.message(message)) for message in empty.messages
+        sizes: Sequence[Size],
+        frame_size: Size,
+        adapter: ProviderAdapter,
+    ) -> FittedRequest:
+        tokenizer = Tokenizer.of([adapter])
+        tokens = [tokenizer.tokens(size) for size in sizes]
+        frame = tokenizer.tokens(frame_size)
+        output_tokens = self._output_tokens(adapter.name, request.max_output_tokens)
+        request = replace(request, max_output_tokens=output_tokens)
+        limit = self._input_limit(adapter.name, output_tokens)
+        whole = self._trim(request, tokens, limit.tokens - frame)
+        if not whole.fits:
+            raise _too_long(whole.tokens + frame, limit)
+        if not whole.dropped:
+            return FittedRequest(request, whole.tokens + frame)
+        fitted = FittedRequest(
+            replace(request, messages=tuple(request.messages[i] for i in whole.kept)),
+            whole.tokens + frame,
+            tuple(request.messages[i] for i in whole.dropped),
         )
-        material: list[Message] = []
-        for message in reversed(dropped):
-            # Most that have no room are told without counting their lines.
-            if total + size_of[message].text_tokens > self._max_input_tokens:
-                continue
-            line = Size(self.counter.text(message_line(message)), 0)
-            with_this = total + tokenizer.tokens(line)
-            if with_this <= self._max_input_tokens:
-                material.insert(0, message)
-                total = with_this
-        if not material:
-            return None
-        return SummaryCall(self._summary_request(material, request.model), total, dropped)
+        # Trimmed once more, so that a summary finds room; without one where there is none.
+        with_note = self._note.text_tokens + self._summary_tokens
+        room = tokenizer.tokens(replace(self._note, text_tokens=with_note))
+        roomier = self._trim(request, tokens, limit.tokens - frame - room)
+        if not roomier.fits:
+            return fitted
+        places = accumulate(int(message.role != "system") for message in request.messages)
+        kept = [
+            Kept(-1 if message.role == "system" else place - 1, message, count)
+            for message, place, count in zip(request.messages, places, tokens, strict=True)
+        ]
+        beside = tuple(kept[i] for i in roomier.kept)
+        return replace(fitted, beside_summary=beside, summary_tokens=frame + room)
 
-    def _summary_request(self, material: Sequence[Message], model: str) -> ChatRequest:
-        return summary_request(
-            material, model, self._summary_tokens, instruction=self._summary_instruction
-        )
-
-    def _trim(
-        self, request: ChatRequest, tokens: Sequence[int], frame: int, block_turns: int = 1
-    ) -> Trimmed:
+    def _trim(self, request: ChatRequest, tokens: Sequence[int], max_tokens: int) -> Trimmed:
         return trim(
             request.messages,
             tokens,
             max_messages=self._max_history_messages,
-            max_tokens=self._max_input_tokens - frame,
-            block_turns=block_turns,
+            max_tokens=max_tokens,
         )
 
-    def _clamp(self, wanted: int | None) -> int:
-        return min(wanted or self._max_output_tokens, self._max_output_tokens)
+    def _limits(self, provider: str) -> ModelLimits:
+        return self._models.get(provider, ModelLimits())
 
-    def _too_long(self, count: int) -> ContextTooLong:
-        return ContextTooLong(
-            f"The input has {count} tokens (after trimming the history), the limit is"
-            f" {self._max_input_tokens}; shorten the system message or the last message.",
-            param="messages",
-            shortage=Shortage(self._max_input_tokens, count),
+    def _output_tokens(self, provider: str, wanted: int | None) -> int:
+        allowed = min(wanted or self._max_output_tokens, self._max_output_tokens)
+        return self._limits(provider).clamp_output(allowed)
+
+    def _input_limit(self, provider: str, output_tokens: int) -> InputLimit:
+        limits = self._limits(provider)
+        room = limits.room_beside(output_tokens)
+        if room is None or room >= self._max_input_tokens:
+            return InputLimit(self._max_input_tokens, "MAX_INPUT_TOKENS")
+        return InputLimit(
+            room,
+            f"the context window of {provider}'s model, {limits.window_tokens}, less"
+            f" {output_tokens} for the answer",
         )
+
+    def _summary_limit(self, adapters: Sequence[ProviderAdapter], window_tokens: int | None) -> int:
+        if window_tokens is not None:
+            return min(self._max_input_tokens, window_tokens - self._summary_tokens)
+        return min(
+            self._input_limit(adapter.name, self._summary_tokens).tokens for adapter in adapters
+        )
+
+
+def _too_long(count: int, limit: InputLimit) -> ContextTooLong:
+    return ContextTooLong(
+        f"The input has {count} tokens (after trimming the history), the limit is {limit.tokens}"
+        f" ({limit.reason}); shorten the system message or the last message.",
+        param="messages",
+        shortage=Shortage(limit.tokens, count),
+    )

@@ -27,12 +27,8 @@ def trim(
     *,
     max_messages: int,
     max_tokens: int,
-    block_turns: int = 1,
 ) -> Trimmed:
-    """Drops the oldest messages until both limits hold, whole blocks of turns where that fits.
-
-    With blocks a growing conversation is cut at the same place for some turns on end, so that what
-    is dropped, and a summary of it, stays the same.
+    """Drops the oldest messages until both limits hold.
 
     System messages, the last user turn and the newest message always stay; tool calls and their
     results go or stay together; after the system messages a user turn comes first. `max_messages`
@@ -42,7 +38,7 @@ def trim(
     fixed = sum(tokens[i] for i in system)
     groups = _group(messages)
     room = _Room(groups, tokens, max_messages, max_tokens - fixed)
-    kept = _longest_fitting(messages, groups, room, block_turns)
+    kept = _longest_fitting(messages, groups, room)
     indices = tuple(sorted((*system, *chain.from_iterable(kept))))
     total = sum(tokens[i] for i in indices)
     dropped = tuple(sorted(set(range(len(messages))) - set(indices)))
@@ -84,13 +80,11 @@ def _group(messages: Sequence[Message]) -> list[Group]:
     return [tuple(group) for group in groups]
 
 
-def _longest_fitting(
-    messages: Sequence[Message], groups: list[Group], room: _Room, block_turns: int
-) -> list[Group]:
+def _longest_fitting(messages: Sequence[Message], groups: list[Group], room: _Room) -> list[Group]:
     if room.holds(0):
         return groups
     turns = [at for at, group in enumerate(groups) if messages[group[0]].role == "user"]
-    for start in (*turns[::block_turns], *turns):
+    for start in turns:
         if room.holds(start):
             return groups[start:]
     # Not even the last turn fits whole: its question stays, with as much of the rest as fits.

@@ -2,13 +2,19 @@
 
 Whoever wrote into the history may want to give orders by it, to the model that sums it up and to
 the one that reads the summary. So both get it as data, between marks that it cannot hold.
+
+A conversation grows at its end, and so does what is dropped of it: a new summary is made of the one
+before and of what has come since.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
+from ... import policy
 from ...messages import ChatRequest, Image, Message, Text
 
 _HANDOVER: Final = """\
@@ -30,13 +36,45 @@ _ESCAPED: Final = {ord(c): f"\\u{ord(c):04x}" for c in "<\x7f\x85\u2028\u2029"}
 """No mark and no model's special token (`<|im_start|>`) without `<`; the rest may end a line."""
 
 
-def summary_key(caller: str, dropped: Iterable[Message]) -> str:
-    """Names a summary by its caller and the hash of what it summarises."""
-    digest = hashlib.sha256(caller.encode())
-    for message in dropped:
-        for part in (message.role, _as_text(message)):
-            digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
-    return digest.hexdigest()
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The text that takes the place of the first `covered` messages of a conversation, and how many
+    of them it tells of: what fitted into no call, it leaves out."""
+
+    text: str
+    covered: int
+    messages: int
+
+    @classmethod
+    def decode(cls, stored: str, covered: int) -> Self:
+        messages, _, text = stored.partition(" ")
+        return cls(text, covered, int(messages))
+
+    def encode(self) -> str:
+        """As it is kept in the store."""
+        return f"{self.messages} {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryKey:
+    """Names a summary by its caller and the hash of the first `covered` messages."""
+
+    key: str
+    covered: int
+
+
+def summary_keys(caller: str, history: Sequence[Message]) -> tuple[SummaryKey, ...]:
+    """The key of a summary of all of `history`, then those of its beginnings up to the end of a
+    turn, the longest first, as far back as `SUMMARY_LOOKBACK_TURNS`."""
+    keys: deque[SummaryKey] = deque(maxlen=policy.SUMMARY_LOOKBACK_TURNS)
+    digest = hashlib.sha256(b"summary of " + caller.encode())
+    for covered, message in enumerate(history, start=1):
+        for part in _parts(message):
+            data = part.encode()
+            digest.update(len(data).to_bytes(8, "big") + data)
+        if covered == len(history) or history[covered].role == "user":
+            keys.appendleft(SummaryKey(digest.hexdigest(), covered))
+    return tuple(keys)
 
 
 def summary_request(
@@ -100,6 +138,15 @@ def with_summary(messages: Sequence[Message], summary: str) -> tuple[Message, ..
     return (*messages[:leading], Message("system", (Text(marked),)), *messages[leading:])
 
 
+def _parts(message: Message) -> Iterator[str]:
+    """What a summary is told of it: the same for no other message, and quicker than its line."""
+    yield from (message.role, message.name or "", message.tool_call_id or "", message.text)
+    images = sum(isinstance(part, Image) for part in message.content)
+    yield f"{images} {len(message.tool_calls)}"
+    for call in message.tool_calls:
+        yield from (call.id, call.name, call.arguments)
+
+
 def _line(data: dict[str, Any]) -> str:
     return json.dumps(data, ensure_ascii=False).translate(_ESCAPED) + "\n"
 
@@ -114,8 +161,3 @@ def _number_outside(data: str) -> str:
     while (number := f"{int(digest.hexdigest(), 16) % 10**12:012}") in data:
         digest.update(b"another")
     return number
-
-
-def _as_text(message: Message) -> str:
-    calls = " ".join(f"[calls {call.name} with {call.arguments}]" for call in message.tool_calls)
-    return " ".join(filter(None, (message.text, calls)))

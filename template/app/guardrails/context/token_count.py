@@ -7,17 +7,16 @@ import asyncio
 import json
 import math
 from binascii import a2b_base64
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from itertools import chain
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import tiktoken
 
 from ... import policy
-from ...messages import ChatRequest, Image, Message
+from ...messages import ChatRequest, Image, Message, Text
 from ...providers.base import ProviderAdapter
 
 # The definition of o200k_base, as in tiktoken's registry:
@@ -42,8 +41,12 @@ TOKENS_PER_MESSAGE: Final = 4
 """Three for the envelope, one for the role."""
 TOKENS_PER_NAME: Final = 1
 TOKENS_PER_REPLY: Final = 3
+TOKENS_PER_PART: Final = 2
+"""Declared bound of what each further text of a message costs beyond its own tokens."""
 TOKENS_PER_TOOL: Final = 16
 """Declared bound of what a tool's definition or call costs beyond its JSON."""
+TOKENS_PER_CHOICE: Final = 2
+"""The same for each value that an `enum` lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Size:
     text_tokens: int
     overhead_tokens: int
     images: int = 0
+    preambles: int = 0
+    tool_preambles: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +66,26 @@ class Tokenizer:
 
     factor: float
     image_tokens: int
+    preamble_tokens: int = 0
+    tool_preamble_tokens: int = 0
 
     @classmethod
     def of(cls, adapters: Sequence[ProviderAdapter]) -> Self:
         return cls(
             factor=max(adapter.input_token_factor for adapter in adapters),
             image_tokens=max(adapter.image_tokens for adapter in adapters),
+            preamble_tokens=max(adapter.preamble_tokens for adapter in adapters),
+            tool_preamble_tokens=max(adapter.tool_preamble_tokens for adapter in adapters),
         )
 
     def tokens(self, size: Size) -> int:
-        text = math.ceil(size.text_tokens * self.factor)
-        return text + size.overhead_tokens + size.images * self.image_tokens
+        return (
+            math.ceil(size.text_tokens * self.factor)
+            + size.overhead_tokens
+            + size.images * self.image_tokens
+            + size.preambles * self.preamble_tokens
+            + size.tool_preambles * self.tool_preamble_tokens
+        )
 
 
 @cache
@@ -83,6 +97,14 @@ def _load_encoding() -> tiktoken.Encoding:
     return tiktoken.Encoding(
         "o200k_base", pat_str=_PATTERN, mergeable_ranks=ranks, special_tokens=_SPECIAL_TOKENS
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A piece of a request that is not counted yet: its texts, and what it counts beside them."""
+
+    texts: tuple[str, ...]
+    rest: Size
 
 
 class TokenCounter:
@@ -100,42 +122,74 @@ class TokenCounter:
         pieces = (text[start : start + step] for start in range(0, len(text), step))
         return sum(len(self._encoding.encode_ordinary(piece)) for piece in pieces)
 
+    async def text_of_any_length(self, text: str) -> int:
+        """The same, off the event loop where it takes long."""
+        if len(text) > policy.COUNT_INLINE_CHARACTERS:
+            return await asyncio.to_thread(self.text, text)
+        return self.text(text)
+
     def message(self, message: Message) -> Size:
-        overhead = TOKENS_PER_MESSAGE + TOKENS_PER_TOOL * len(message.tool_calls)
-        if message.name:
-            overhead += TOKENS_PER_NAME
-        images = sum(isinstance(part, Image) for part in message.content)
-        return Size(sum(map(self.text, _message_texts(message))), overhead, images)
+        return self._size(_of_message(message))
 
     def frame(self, request: ChatRequest) -> Size:
         """Everything but the messages: tools, the reply's schema, the start of the reply."""
-        overhead = TOKENS_PER_REPLY + TOKENS_PER_TOOL * len(request.tools)
-        return Size(sum(map(self.text, _frame_texts(request))), overhead)
+        return self._size(_of_frame(request))
 
     async def request(self, request: ChatRequest) -> tuple[tuple[Size, ...], Size]:
         """The size of each message and of the frame; long requests are counted in a thread."""
+        pieces = [*map(_of_message, request.messages), _of_frame(request)]
 
         def count() -> tuple[tuple[Size, ...], Size]:
-            return tuple(self.message(message) for message in request.messages), self.frame(request)
+            *messages, frame = map(self._size, pieces)
+            return tuple(messages), frame
 
-        texts = chain(*map(_message_texts, request.messages), _frame_texts(request))
         # Each text costs something even when it is empty.
-        if sum(len(text) + 16 for text in texts) > policy.COUNT_INLINE_CHARACTERS:
-            return await asyncio.to_thread(count)
-        return count()
+        cost = sum(len(text) + 16 for piece in pieces for text in piece.texts)
+        return await asyncio.to_thread(count) if cost > policy.COUNT_INLINE_CHARACTERS else count()
+
+    def _size(self, piece: _Piece) -> Size:
+        return replace(piece.rest, text_tokens=sum(map(self.text, piece.texts)))
 
 
-def _message_texts(message: Message) -> Iterator[str]:
-    yield message.text
-    yield message.name or ""
-    yield message.tool_call_id or ""
-    for call in message.tool_calls:
-        yield call.id + call.name + call.arguments + (call.signature or "")
+def _of_message(message: Message) -> _Piece:
+    # Each by itself: a vendor may take a text's parts together, but need not.
+    texts = [part.text for part in message.content if isinstance(part, Text)]
+    overhead = TOKENS_PER_MESSAGE + TOKENS_PER_PART * max(0, len(texts) - 1)
+    overhead += TOKENS_PER_TOOL * len(message.tool_calls)
+    texts += [text for text in (message.name, message.tool_call_id) if text]
+    if message.name:
+        overhead += TOKENS_PER_NAME
+    texts += [
+        call.id + call.name + call.arguments + (call.signature or "") for call in message.tool_calls
+    ]
+    images = sum(isinstance(part, Image) for part in message.content)
+    return _Piece(tuple(texts), Size(0, overhead, images))
 
 
-def _frame_texts(request: ChatRequest) -> Iterator[str]:
-    for tool in request.tools:
-        definition = [tool.name, tool.description, tool.parameters]
-        yield json.dumps(definition, ensure_ascii=False)
-    if request.response_format and request.response_format.json_schema:
-        yield json.dumps(request.response_format.json_schema)
+def _of_frame(request: ChatRequest) -> _Piece:
+    texts = [
+        json.dumps([tool.name, tool.description, tool.parameters], ensure_ascii=False)
+        for tool in request.tools
+    ]
+    overhead = TOKENS_PER_REPLY + sum(
+        TOKENS_PER_TOOL + TOKENS_PER_CHOICE * _choices(tool.parameters) for tool in request.tools
+    )
+    wanted = request.response_format
+    if wanted and wanted.json_schema:
+        texts.append(json.dumps(wanted.json_schema, ensure_ascii=False))
+    tool_preambles = 1 if request.tools or wanted else 0
+    return _Piece(tuple(texts), Size(0, overhead, preambles=1, tool_preambles=tool_preambles))
+
+
+def _choices(schema: dict[str, Any] | None) -> int:
+    """How many values the schema's enumerations list."""
+    found, unread = 0, [schema or {}]
+    while unread:
+        part: Any = unread.pop()
+        if isinstance(part, dict):
+            choices = part.get("enum")
+            found += len(choices) if isinstance(choices, list) else 0
+            unread += part.values()
+        elif isinstance(part, list):
+            unread += part
+    return found

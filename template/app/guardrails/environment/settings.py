@@ -37,6 +37,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Dollars = Annotated[Decimal, Field(gt=0, le=Decimal(1_000_000), allow_inf_nan=False)]
 
 
+LEAST_INPUT_TOKENS: Final = 16
 _WITHIN: Final = {
     "daily_budget_per_caller_usd": "daily_budget_usd",
     "connect_timeout_seconds": "first_byte_timeout_seconds",
@@ -83,9 +84,9 @@ class Settings(BaseSettings):
     )
     max_input_tokens: int = Field(
         default=4000,
-        ge=16,
-        description="Longest input in tokens. History is trimmed to fit; what is still longer"
-        " is refused.",
+        ge=LEAST_INPUT_TOKENS,
+        description="Longest input in tokens, for every model. History is trimmed to fit; what is"
+        " still longer is refused.",
     )
     max_output_tokens: int = Field(
         default=1000,
@@ -97,6 +98,26 @@ class Settings(BaseSettings):
         ge=1,
         description="Messages kept of a conversation, system messages apart; older ones are"
         " summarised.",
+    )
+    summary_model: str | None = Field(
+        default=None,
+        description="Who summarises what is dropped of a conversation: `provider/model`, a cheaper"
+        " one of a provider that has a key, asked with that provider's other settings. Default: who"
+        " answers.",
+    )
+    summary_input_usd_per_mtok: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Price of a million of its input tokens in dollars, instead of the price"
+        " list's; 0 is free.",
+    )
+    summary_output_usd_per_mtok: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Price of a million of its output tokens in dollars, instead of the price"
+        " list's; 0 is free.",
     )
     alert_webhook_url: SecretStr | None = Field(
         default=None,
@@ -238,6 +259,13 @@ class Settings(BaseSettings):
         if headers is not None:
             parse_headers(headers.get_secret_value())
         return headers
+
+    @field_validator("summary_model")
+    @classmethod
+    def _check_summary_model(cls, name: str | None) -> str | None:
+        if name is not None and not all(name.partition("/")):
+            raise ValueError("must look like provider/model")
+        return name
 
     @field_validator("budget_timezone")
     @classmethod

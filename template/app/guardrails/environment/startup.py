@@ -182,6 +182,28 @@ def load(
     return Configuration(service, providers, store, reader.sources, tuple(problems))
 
 
+def summary_model(
+    settings: Settings, providers: Mapping[str, ProviderSettings]
+) -> tuple[str, ProviderSettings] | None:
+    """The provider that is asked for summaries, and its settings with `SUMMARY_MODEL` in them;
+    `None` where who answers is asked. Raises `KeyError` for a provider that is none of these."""
+    if settings.summary_model is None:
+        return None
+    name, _, model = settings.summary_model.partition("/")
+    provider = providers[name]
+    if model == provider.model:
+        return name, provider
+    # What is declared of the provider's own model is not true of another.
+    its_own = {
+        "model": model,
+        "input_usd_per_mtok": settings.summary_input_usd_per_mtok,
+        "output_usd_per_mtok": settings.summary_output_usd_per_mtok,
+        "context_window_tokens": None,
+        "max_output_tokens": None,
+    }
+    return name, provider.model_copy(update=its_own)
+
+
 def variable_name(settings_type: type[BaseSettings], field: str) -> str:
     """The environment variable behind a field."""
     return f"{settings_type.model_config.get('env_prefix', '')}{field}".upper()

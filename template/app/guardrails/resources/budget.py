@@ -56,9 +56,13 @@ class Spending:
     def cost_nano_usd(self) -> int:
         return sum(charge.cost_nano_usd for charge in self.charges)
 
-    async def begin_attempt(self, provider: str, model: str, worst_case_nano_usd: int) -> bool:
-        """Makes sure that one more attempt is covered; `False` when the budget refuses."""
-        missing = self.cost_nano_usd + worst_case_nano_usd - self.reserved_nano_usd
+    async def begin_attempt(
+        self, provider: str, model: str, worst_case_nano_usd: int, *, set_aside_nano_usd: int = 0
+    ) -> bool:
+        """Makes sure that one more attempt is covered, and beside it what stays set aside for a
+        later one; `False` when the budget refuses."""
+        needed = self.cost_nano_usd + worst_case_nano_usd + set_aside_nano_usd
+        missing = needed - self.reserved_nano_usd
         if missing > 0:
             if not await self.top_up(missing):
                 return False

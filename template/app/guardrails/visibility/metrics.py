@@ -7,7 +7,7 @@ what a gauge of several workers tells is said at each.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -30,6 +30,7 @@ from ...errors import ServiceError
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder that workers share; prometheus_client reads it when it is imported."""
 DURATION_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 180, 600)
+RATIO_BUCKETS: Final = (0.5, 0.8, 0.9, 0.95, 0.99, 1, 1.01, 1.05, 1.1, 1.25, 1.5, 2, 3, 5, 10)
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 OfWorkers = Literal["livesum", "livemax", "max", "mostrecent", "livemostrecent"]
@@ -80,6 +81,13 @@ class Metrics:
             "provider",
             "model",
             "direction",
+        )
+        # Below 1 a declared bound was broken.
+        self._estimate_ratio = self._histogram(
+            "llm_input_estimate_ratio",
+            "Estimated input tokens of answered attempts, for each that was billed.",
+            "provider",
+            buckets=RATIO_BUCKETS,
         )
         self._cost = self._counter(
             "llm_cost_usd_total",
@@ -219,6 +227,10 @@ class Metrics:
             self._trimmed.labels("summary" if record.summarized_messages else "nothing").inc()
         for attempt in record.attempts:
             self._attempt(attempt)
+        for estimate in record.input_estimates:
+            if estimate.billed_tokens:
+                ratio = estimate.estimated_tokens / estimate.billed_tokens
+                self._estimate_ratio.labels(estimate.provider).observe(ratio)
         for charge in record.charges:
             provider, model = charge.provider, charge.model
             self._tokens.labels(provider, model, "input").inc(charge.input_tokens)
@@ -238,8 +250,10 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(name, text, labels, registry=self.registry, buckets=DURATION_BUCKETS)
+    def _histogram(
+        self, name: str, text: str, *labels: str, buckets: Sequence[float] = DURATION_BUCKETS
+    ) -> Histogram:
+        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
 
     def _gauge(self, name: str, text: str, of_workers: OfWorkers, *labels: str) -> Gauge:
         """`of_workers` is what becomes of the values of several."""

@@ -148,6 +148,7 @@ def _attempt_fields(attempt: Attempt, prompt: Prompt) -> dict[str, Any]:
     }
     if attempt.is_summary:
         fields["summary"] = True
+        fields["model"] = attempt.model
     if attempt.cut_by is not None:
         fields["cut_by"] = attempt.cut_by
     if attempt.error is not None:

@@ -84,7 +84,7 @@ class Tracing:
         self,
         collector: Collector,
         resource: Mapping[str, str],
-        upstreams: Mapping[str, Upstream],
+        upstreams: Mapping[tuple[str, str], Upstream],
         logger: Logger,
         redact: Redactor,
     ) -> None:
@@ -98,8 +98,8 @@ class Tracing:
         self._tools = _Tools(
             self._provider.get_tracer("app"),
             {
-                name: (f"chat {upstream.model}", upstream.attributes)
-                for name, upstream in upstreams.items()
+                asked: (f"chat {upstream.model}", upstream.attributes)
+                for asked, upstream in upstreams.items()
             },
             redact,
         )
@@ -151,8 +151,8 @@ class Tracing:
 @dataclass(frozen=True, slots=True)
 class _Tools:
     tracer: Tracer
-    upstreams: Mapping[str, tuple[str, Attributes]]
-    """Name and attributes that each provider's spans begin with."""
+    upstreams: Mapping[tuple[str, str], tuple[str, Attributes]]
+    """Name and attributes that the spans begin with, of each provider's each model."""
     redact: Redactor
 
 
@@ -185,8 +185,10 @@ class RequestTrace:
         finally:
             span.end()
 
-    def attempt(self, provider: str, request: ChatRequest, *, stream: bool) -> "ProviderTrace":
-        name, attributes = self._tools.upstreams[provider]
+    def attempt(
+        self, provider: str, model: str, request: ChatRequest, *, stream: bool
+    ) -> "ProviderTrace":
+        name, attributes = self._tools.upstreams[provider, model]
         span = self._tools.tracer.start_span(
             name, context=self._context, kind=SpanKind.CLIENT, attributes=attributes
         )
