@@ -72,6 +72,12 @@ def take_file(repository: Path, commit: str, name: str) -> bool:
     return _git(repository, "checkout", "--quiet", commit, "--", name).returncode == 0
 
 
+def content(repository: Path, commit: str, name: str) -> bytes | None:
+    """One file of a commit; nothing where the commit has none."""
+    result = _run(repository, "cat-file", "blob", f"{commit}:{name}")
+    return result.stdout if result.returncode == 0 else None
+
+
 def tags(repository: Path) -> list[str]:
     return (_output(repository, "tag", "--list") or "").splitlines()
 

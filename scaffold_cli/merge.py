@@ -51,29 +51,69 @@ class Merge:
     vanishing: list[str] = field(default_factory=list)
     """Files that the owner has edited and the template no longer has."""
     kept_aside: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    """The new name of each file that the template has renamed, by its old one."""
+    left_out: list[str] = field(default_factory=list)
+    """Files that the template has changed and the owner has deleted."""
 
 
 def merge_trees(
-    folder: Path, old: Tree, new: Tree, is_owned: Callable[[str], bool], left: Answer | None
+    folder: Path,
+    old: Tree,
+    new: Tree,
+    is_owned: Callable[[str], bool],
+    left: Answer | None,
+    renamed: Mapping[str, str],
 ) -> Merge:
     """What the template's way from `old` to `new` does to the service in `folder`, file by file.
 
     What the owner owns stays as it is, unless it was written for a framework that is now `left`.
     A file that git ignores counts as deleted: nobody could bring it back, so it is not touched.
+    `renamed` has the next name of each file that some version has renamed.
     """
     merge = Merge()
     tracked = git.tracked(folder)
-    for name in sorted(old.keys() | new.keys()):
-        mine = read_file(folder / name) if name in tracked else None
+    origins = _origins(old, new, tracked, renamed)
+    for name in sorted((old.keys() | new.keys()) - set(origins.values())):
+        origin = origins.get(name, name)
+        # Who has renamed it already, as the template does now, has it under the new name.
+        path = origin if origin in tracked else name
+        mine = read_file(folder / path) if path in tracked else None
         if name == ANSWERS_FILE:
             if mine != new.get(name):
                 merge.changes[name] = Change(mine, new.get(name))
         elif mine and is_owned(name):
             if left and name in new:
-                _start_anew(merge, name, old.get(name), mine, new[name], str(left))
+                _start_anew(merge, name, old.get(origin), mine, new[name], str(left))
         else:
-            _merge_file(merge, name, old.get(name), mine, new.get(name))
+            _merge_file(merge, name, old.get(origin), mine, new.get(name))
+        if mine and path != name:
+            _rename(merge, path, name, mine)
     return merge
+
+
+def _origins(old: Tree, new: Tree, tracked: set[str], renamed: Mapping[str, str]) -> dict[str, str]:
+    """The name in `old` of each file that has another one in `new`.
+
+    Where the service has files of both names, the one of the new name is its owner's own: then
+    neither takes the other's place.
+    """
+    origins = {}
+    for origin in old.keys() - new.keys():
+        name = origin
+        for _ in renamed:  # at most so often, whatever is declared
+            name = name if name in new else renamed.get(name, name)
+        if name in new and name not in old and not {origin, name} <= tracked:
+            origins[name] = origin
+    return origins
+
+
+def _rename(merge: Merge, origin: str, name: str, mine: File) -> None:
+    """Put what was decided of a file under its new name."""
+    decided = merge.changes.get(name)
+    merge.changes[origin] = Change(mine, None)
+    merge.changes[name] = Change(None, decided.after if decided else mine)
+    merge.renamed[origin] = name
 
 
 def _start_anew(
@@ -97,8 +137,9 @@ def _merge_file(
         return
     if mine == old:
         merge.changes[name] = Change(mine, new)
-    elif mine is None:
-        return  # deleted by the owner, and so it stays
+    elif mine is None:  # deleted by the owner, and so it stays
+        if new is not None:
+            merge.left_out.append(name)
     elif new is None:
         merge.vanishing.append(name)
     else:

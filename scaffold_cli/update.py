@@ -15,11 +15,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
+from jinja2 import TemplateError
 from rich.console import Console
 
 from . import git
 from .answers import from_assignments, settle_again
 from .errors import ScaffoldError, UsageError
+from .history import HISTORY_FILE, History, InvalidHistory, notices_since, read_history, renames
 from .merge import ANSWERS_FILE, Merge, merge_trees, read_tree, require_harmless, write_file
 from .questionnaire import Answer, Answers, Questionnaire
 from .render import render_version
@@ -46,6 +48,8 @@ class Update:
     before: Record
     after: Record
     merge: Merge
+    notices: Sequence[tuple[str, str]]
+    """What the versions that are crossed tell the owner, each with the version's name."""
 
 
 def require_updatable(folder: Path) -> Record:
@@ -119,7 +123,10 @@ def plan(folder: Path, record: Record, assignments: Sequence[str], to: str | Non
         target = find_target(record.source, record.version, to, Path(workspace, "template"))
         if not assignments and target.commit == target.recorded_commit:
             return None
-        answers = _answers(record, assignments, _questionnaire(target, folder))
+        questionnaire = _questionnaire(target, folder)
+        answers = _answers(record, assignments, questionnaire)
+        history = _history(target)
+        notices = _notices(target, history, questionnaire, answers)
         old, new = Path(workspace, "old", folder.name), Path(workspace, "new", folder.name)
         render_version(record.source, target.recorded_commit, record.answers, old)
         render_version(record.source, target.commit, answers, new)
@@ -132,11 +139,12 @@ def plan(folder: Path, record: Record, assignments: Sequence[str], to: str | Non
             read_tree(new),
             is_owned,
             left if left != renewed.answers["framework"] else None,
+            renames(history),
         )
     require_harmless(folder, merge)
     if not merge.changes and not merge.conflicts:
         return None
-    return Update(record, renewed, merge)
+    return Update(record, renewed, merge, notices)
 
 
 def _questionnaire(target: Target, folder: Path) -> Questionnaire:
@@ -152,6 +160,34 @@ def _answers(record: Record, assignments: Sequence[str], questionnaire: Question
     known = {question.name for question in questionnaire.questions}
     recorded = {name: answer for name, answer in record.answers.items() if name in known}
     return settle_again(questionnaire, recorded, from_assignments(assignments, questionnaire))
+
+
+def _history(target: Target) -> History:
+    try:
+        return read_history(git.content(target.template_root, target.commit, HISTORY_FILE))
+    except InvalidHistory as error:
+        raise ScaffoldError(
+            f"{error}, in {target.version} of the template: choose another version with --to"
+        ) from error
+
+
+def _notices(
+    target: Target, history: History, questionnaire: Questionnaire, answers: Answers
+) -> list[tuple[str, str]]:
+    recorded = git.content(target.template_root, target.recorded_commit, HISTORY_FILE)
+    try:
+        known = read_history(recorded)
+    except InvalidHistory:
+        known = {}  # no later version can mend it: better told twice than never
+    told = notices_since(known, history)
+    try:
+        read = [(version, questionnaire.render(notice, answers)) for version, notice in told]
+    except TemplateError as error:
+        raise ScaffoldError(
+            f"a notice in the {HISTORY_FILE} of {target.version} cannot be rendered: {error};"
+            " choose another version with --to"
+        ) from error
+    return [(version, notice) for version, notice in read if notice]
 
 
 def _owned(template_root: Path) -> Callable[[str], bool]:
@@ -174,6 +210,7 @@ def print_plan(console: Console, update: Update) -> None:
     """The diff that the update would make, and what it would leave to the owner."""
     print(_difference(update.merge, coloured=console.is_terminal and not console.no_color))
     _print_files(console, update)
+    _print_notices(console, update)
     if update.merge.conflicts:
         console.print(f"Would be yours to settle: {', '.join(update.merge.conflicts)}")
     console.print("This was a dry run: nothing was written.")
@@ -182,6 +219,7 @@ def print_plan(console: Console, update: Update) -> None:
 def print_done(console: Console, dest: Path, update: Update) -> None:
     """What was changed, what comes next, how to go back. Raises `ScaffoldError` on conflicts."""
     _print_files(console, update)
+    _print_notices(console, update)
     conflicts = update.merge.conflicts
     if conflicts:
         console.print("\nConflicts, where your edit and the template's meet:")
@@ -212,8 +250,12 @@ def _print_files(console: Console, update: Update) -> None:
         before, after = _shown(old.answers.get(name)), _shown(new.answers.get(name))
         if before != after:
             console.print(f"{name.replace('_', ' ')}: {before} -> {after}")
-    for name in sorted(merge.changes.keys() | merge.conflicts.keys()):
-        console.print(f"  {_kind(merge, name):<10}{name}")
+    names = merge.changes.keys() | merge.conflicts.keys() | {*merge.left_out}
+    origins = {name: origin for origin, name in merge.renamed.items()}
+    for name in sorted(names - merge.renamed.keys()):
+        remark = f", which was {origins[name]}" if name in origins else ""
+        remark = ", which you have deleted" if name in merge.left_out else remark
+        console.print(f"  {_kind(merge, name):<10}{name}{remark}")
     for name, aside in merge.kept_aside.items():
         console.print(
             f"Your {name} was written for {old.answers['framework']} and is now {aside}:"
@@ -221,9 +263,20 @@ def _print_files(console: Console, update: Update) -> None:
         )
 
 
+def _print_notices(console: Console, update: Update) -> None:
+    if update.notices:
+        console.print(f"\nNew since {update.before.version}:")
+    for version, notice in update.notices:
+        console.print(f"  {version}: {' '.join(notice.split())}")
+
+
 def _kind(merge: Merge, name: str) -> str:
     if name in merge.conflicts:
         return "conflict"
+    if name in merge.left_out:
+        return "left out"
+    if name in merge.renamed.values():
+        return "renamed"
     if merge.changes[name].after is None:
         return "removed"
     return "changed" if merge.changes[name].before else "added"

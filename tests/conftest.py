@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.service.report",
     "tests.soak.report",
     "tests.unplug.report",
+    "tests.updates.report",
 ]
 
 

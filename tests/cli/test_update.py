@@ -481,6 +481,193 @@ class TestMerging:
         assert git(workplace, "status", "--porcelain") == "M app/lines.py"
 
 
+class TestRenames:
+    """The template renames `app/lines.py` to `app/moved.py`, and declares it."""
+
+    def rename(self, template: Path, content: str | bytes = LINES) -> None:
+        history = "1.1.0: {renamed: {app/lines.py: app/moved.py}}\n"
+        release(
+            template,
+            "1.1.0",
+            {
+                "template/app/lines.py": None,
+                "template/app/moved.py": content,
+                "versions.yml": history,
+            },
+        )
+
+    def test_an_edited_file_keeps_its_edits_under_its_new_name(
+        self, scaffold: Scaffold, template: Path, service: Path
+    ) -> None:
+        """Both sides' changes meet there; the diff of a dry run is what the update does."""
+        owner_edits(service, {"app/lines.py": change_line(5, "mine")})
+        self.rename(template, change_line(35, "theirs"))
+        patch = service.with_name("patch")
+        patch.write_text(scaffold("update", "x", "--dry-run").stdout)
+        assert "-mine\n" in patch.read_text()
+        result = scaffold("update", "x")
+        assert result.returncode == 0, result.stderr
+        assert "  renamed   app/moved.py, which was app/lines.py\n" in result.stdout
+        assert "removed" not in result.stdout
+        merged = change_line(5, "mine").replace("line 35\n", "theirs\n")
+        assert (service / "app/moved.py").read_text() == merged
+        assert not (service / "app/lines.py").exists()
+        after = contents(service)
+        back = next(line for line in result.stdout.splitlines() if "git restore" in line)
+        subprocess.run(back, shell=True, cwd=service, check=True, capture_output=True)
+        assert is_clean(service)
+        git(service, "apply", str(patch))
+        assert contents(service) == after
+
+    def test_edits_of_the_same_line_collide_under_the_new_name(
+        self, scaffold: Scaffold, template: Path, service: Path
+    ) -> None:
+        """The conflict stands where the file now is, and so it stands in git's index."""
+        owner_edits(service, {"app/lines.py": change_line(5, "mine")})
+        self.rename(template, change_line(5, "theirs"))
+        result = scaffold("update", "x")
+        assert_refused(result, "app/moved.py", status=1)
+        assert "  conflict  app/moved.py, which was app/lines.py\n" in result.stdout
+        text = (service / "app/moved.py").read_text()
+        assert "mine\n" in text
+        assert "theirs\n" in text
+        assert git(service, "diff", "--name-only", "--diff-filter=U") == "app/moved.py"
+
+    @pytest.mark.parametrize("content", [LINES, change_line(5, "mine"), None])
+    def test_a_file_whose_content_did_not_change_is_moved(
+        self, scaffold: Scaffold, template: Path, service: Path, content: str | None
+    ) -> None:
+        """As the owner left it; who has deleted it does not get it back."""
+        owner_edits(service, {"app/lines.py": content, "own": ""})
+        self.rename(template)
+        result = scaffold("update", "x")
+        assert result.returncode == 0, result.stderr
+        assert not (service / "app/lines.py").exists()
+        moved = service / "app/moved.py"
+        assert (moved.read_text() if moved.exists() else None) == content
+
+    def test_who_has_renamed_it_before_has_its_edits_merged(
+        self, scaffold: Scaffold, template: Path, service: Path
+    ) -> None:
+        """An owner who gave it the same name first is not told of a conflict."""
+        owner_edits(service, {"app/lines.py": None, "app/moved.py": change_line(5, "mine")})
+        self.rename(template, change_line(35, "theirs"))
+        assert scaffold("update", "x").returncode == 0
+        merged = change_line(5, "mine").replace("line 35\n", "theirs\n")
+        assert (service / "app/moved.py").read_text() == merged
+
+    def test_a_file_of_the_owners_own_keeps_the_new_name(
+        self, scaffold: Scaffold, template: Path, service: Path
+    ) -> None:
+        """Two files do not become one: the edited old one stops the update, by name."""
+        owner_edits(service, {"app/lines.py": change_line(5, "mine"), "app/moved.py": "my own\n"})
+        self.rename(template)
+        assert_refused(scaffold("update", "x"), "app/lines.py", "git rm")
+        assert is_clean(service)
+
+    def test_what_is_not_in_git_is_not_overwritten(
+        self, scaffold: Scaffold, template: Path, service: Path
+    ) -> None:
+        """A file that git ignores stops the update when the new name is its."""
+        owner_edits(service, {".gitignore": ".venv/\nmoved.py\n"})
+        (service / "app/moved.py").write_text("precious\n")
+        self.rename(template)
+        assert_refused(scaffold("update", "x"), "app/moved.py", "Move it")
+        assert (service / "app/moved.py").read_text() == "precious\n"
+
+    def test_names_are_followed_over_versions(
+        self, scaffold: Scaffold, template: Path, service: Path
+    ) -> None:
+        """A file renamed twice arrives at its last name, and what the owner owns as it is."""
+        owner_edits(
+            service,
+            {"app/lines.py": change_line(5, "mine"), "app/routes.py": "my routes\n"},
+        )
+        self.rename(template)
+        config = (template / "copier.yml").read_text()
+        history = """\
+1.1.0: {renamed: {app/lines.py: app/moved.py}}
+1.2.0: {renamed: {app/moved.py: lib/last.py, app/routes.py: app/endpoints.py}}
+"""
+        release(
+            template,
+            "1.2.0",
+            {
+                "copier.yml": config.replace("app/routes.py", "app/endpoints.py"),
+                "versions.yml": history,
+                "template/app/moved.py": None,
+                "template/lib/last.py": change_line(35, "theirs"),
+                "template/app/routes.py.jinja": None,
+                "template/app/endpoints.py": "other routes\n",
+            },
+        )
+        result = scaffold("update", "x")
+        assert result.returncode == 0, result.stderr
+        merged = change_line(5, "mine").replace("line 35\n", "theirs\n")
+        assert (service / "lib/last.py").read_text() == merged
+        assert (service / "app/endpoints.py").read_text() == "my routes\n"
+        for name in ("app/lines.py", "app/moved.py", "app/routes.py"):
+            assert not (service / name).exists()
+
+    @pytest.mark.parametrize("step", ["hash-object", "update-index"])
+    def test_a_failure_brings_the_old_name_back(
+        self,
+        scaffold: Scaffold,
+        template: Path,
+        service: Path,
+        program: Callable[..., Path],
+        variables: dict[str, str],
+        step: str,
+    ) -> None:
+        """When the conflict cannot be written into git's index, the service is as it was."""
+        owner_edits(service, {"app/lines.py": change_line(5, "mine")})
+        self.rename(template, change_line(5, "theirs"))
+        before = contents(service)
+        stand_in = program("git", f'[ "$1" = {step} ] && exit 1\nexec {shutil.which("git")} "$@"')
+        path = f"{stand_in.parent}:{variables['PATH']}"
+        assert scaffold("update", "x", PATH=path).returncode == 1
+        assert contents(service) == before
+        assert is_clean(service)
+
+
+class TestHistory:
+    @pytest.mark.parametrize(
+        ("history", "word"),
+        [
+            ("1.1.0: {moved: {a: b}}", "versions.yml: 1.1.0 may have"),
+            ("1.1.0: {notices: ['{{ nobody_knows }}']}", "nobody_knows"),
+        ],
+    )
+    def test_a_broken_one_changes_nothing(
+        self, scaffold: Scaffold, template: Path, service: Path, history: str, word: str
+    ) -> None:
+        """A version that cannot be read names itself, and another one can be chosen."""
+        release(template, "1.1.0", {"versions.yml": history})
+        assert_refused(scaffold("update", "x"), word, "1.1.0", "--to", status=1)
+        assert is_clean(service)
+
+    def test_what_was_broken_before_is_no_hindrance(
+        self, scaffold: Scaffold, template: Path, service: Path
+    ) -> None:
+        """A service of a version with a broken history can leave it, and hears all there is."""
+        release(template, "1.1.0", {"versions.yml": "{"})
+        edit(service / ".copier-answers.yml", "_commit: 1.0.0", "_commit: 1.1.0")
+        commit(service, "At 1.1.0")
+        release(template, "1.2.0", {"versions.yml": "1.2.0: {notices: [Mended.]}\n"})
+        result = scaffold("update", "x")
+        assert result.returncode == 0, result.stderr
+        assert "New since 1.1.0:\n  1.2.0: Mended.\n" in result.stdout
+
+    def test_a_change_to_a_deleted_file_is_told(
+        self, scaffold: Scaffold, template: Path, service: Path
+    ) -> None:
+        """Who has moved a file elsewhere learns that the template has changed it."""
+        owner_edits(service, {"app/lines.py": None})
+        release(template, "1.1.0", {"template/app/lines.py": LINES + "more\n"})
+        result = scaffold("update", "x")
+        assert "  left out  app/lines.py, which you have deleted\n" in result.stdout
+
+
 class TestVersions:
     def test_the_latest_release_is_taken_unless_told(
         self, scaffold: Scaffold, template: Path, service: Path
