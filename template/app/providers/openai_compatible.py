@@ -133,7 +133,7 @@ class OpenAICompatible:
     telemetry_name: ClassVar[str] = "openai_compatible"
     preamble_tokens: ClassVar[int] = 192
     """A model's template tells it its name and the date: Llama 3 in about 20 tokens, gpt-oss in 60
-    to 70 (https://github.com/ollama/ollama/issues/11676), some in up to 180."""
+    to 70 (https://github.com/ollama/ollama/issues/11676). Nobody lists them all: with room."""
     tool_preamble_tokens: ClassVar[int] = 192
     """And how to write a call: Llama 3 and Qwen in about 100."""
 
