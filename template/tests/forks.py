@@ -5,6 +5,7 @@ number of the process that it has made of itself. It serves nothing.
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -102,6 +103,8 @@ def main() -> None:
     # Whoever has ended is gone at once: nobody here waits for it.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     importlib.import_module("tests.loaded")
+    # Else each fork's collector would touch, and so copy, all that they share.
+    gc.freeze()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

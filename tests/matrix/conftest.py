@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from plumbum import local
 
 from sandbox import stores
 from sandbox.server import Sandbox
@@ -51,7 +52,10 @@ def rendered(template: Path, tmp_path: Path) -> Render:
 
     def start(combination: Combination) -> Path:
         project = tmp_path / str(combination)
-        render(template, project, combination.answers)
+        # Copier would start git for each file, to ask of what is in no repository whether it is
+        # executable there.
+        with local.env(PATH=""):
+            render(template, project, combination.answers)
         return project
 
     return start

@@ -4,6 +4,7 @@ Started by its path in an environment of its own, it knows nothing of this repos
 name what to load. It reads orders, one a line, and answers each with the status of its run.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -16,6 +17,8 @@ def main() -> None:
     # The folder of this file is no place to import from.
     del sys.path[0]
     load(sys.argv[1:])
+    # Else each fork's collector would touch, and so copy, all that they share.
+    gc.freeze()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
