@@ -80,7 +80,7 @@ UNPLUGGED = (
     Unplug(
         "test_retries_use_exponential_backoff",
         "app/service.py",
-        "_create_chat",
+        "_create_fallback",
         {"settings.max_attempts": "1"},
     ),
     Unplug("test_there_is_a_fallback", "app/chat.py", "_chain", {"return able": "return able[:1]"}),
