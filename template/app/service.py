@@ -187,7 +187,7 @@ class Service:
         return SummaryModel(
             self._providers[name].of_other_model(adapter(settings)),
             resolve(settings, adapter.price_list_id),
-            context_window(settings, adapter.price_list_id),
+            ModelLimits.of(settings, context_window(settings, adapter.price_list_id)).window_tokens,
         )
 
     def _create_chat(self, configuration: Configuration) -> GuardedChat:

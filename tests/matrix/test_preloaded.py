@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.matrix import preloaded as module
+from tests import rendering
+from tests.matrix import preloaded
 from tests.matrix.preloaded import PROGRAM, Preloaded
 from tests.rendering import CommandFailed, Environment
 
@@ -24,12 +25,12 @@ def run(tmp_path: Path) -> Iterator[Run]:
     (project / "app").mkdir(parents=True)
     (project / "app/needs.py").write_text("import httpx, no_such_library\n")
     environment = Environment(Path(sys.prefix))
-    with Preloaded() as preloaded:
+    with Preloaded() as started:
 
         def start(text: str) -> str:
             (project / "program.py").write_text(text)
             variables = environment.variables() | {"SAID": "so"}
-            return preloaded.run(environment, project, "program", ["one", "two"], variables)
+            return started.run(environment, project, "program", ["one", "two"], variables)
 
         yield start
 
@@ -87,10 +88,10 @@ def test_a_failed_run_is_seen(run: Run, end: str) -> None:
     assert run("print('after')") == "after\n"
 
 
-@pytest.mark.skipif(not module.CAN_FORK, reason="runs are not forks here")
 def test_a_run_that_does_not_end_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """And all that it has started; the next one begins anew."""
-    monkeypatch.setattr(module, "TOOL_SECONDS", 1.0)
+    for where in (preloaded, rendering):
+        monkeypatch.setattr(where, "TOOL_SECONDS", 1.0)
     with pytest.raises(CommandFailed, match=r"before(.|\n)*does not end in 1 s$"):
         run("import time; print('before', flush=True); time.sleep(60)")
     monkeypatch.undo()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.guardrails.context.token_count import TokenCounter
 from sandbox.model import Reply
 from sandbox.server import Sandbox
 
@@ -73,3 +74,26 @@ def test_a_cheaper_model_makes_the_summaries(
     names = ("POST /v1/chat/completions", "admission", "summary", f"chat {CHEAP}")
     spans = collector.trace(line["trace_id"], *names, "chat claude-haiku-5-5", "settlement")
     assert spans[3].attributes["gen_ai.request.model"] == CHEAP
+
+
+@pytest.mark.promise("C5")
+def test_what_is_declared_of_a_window_holds_for_summaries(
+    project: Project, sandbox: Sandbox
+) -> None:
+    """The provider's own model is asked within the window that its owner has declared of it."""
+    window = 1_000
+    turns = [{**turn, "content": "many words " * 50} for turn in TURNS]
+    with project.serve(
+        PROVIDERS="anthropic,openai",
+        SUMMARY_MODEL="openai/gpt-6-luna",
+        OPENAI_MODEL="gpt-6-luna",
+        OPENAI_CONTEXT_WINDOW_TOKENS=str(window),
+        MAX_OUTPUT_TOKENS="100",
+    ) as service:
+        response = service.http("key-of-caller1").post(
+            CHAT, json={"messages": turns, "model": "anthropic/claude-haiku-5-5"}
+        )
+    assert response.status_code == 200
+    (summarizing,) = sandbox.requests("openai")
+    told = [message["content"] for message in summarizing.body["messages"]]
+    assert window / 2 < sum(map(TokenCounter().text, told)) <= window - 100
