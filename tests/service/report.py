@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from ..told import ToldTable
+
 PROPERTY = "conversation"
 
 
@@ -32,25 +34,14 @@ class Figures:
 Tell = Callable[[str, Figures], None]
 
 
-class Table:
-    """Lives in the process that prints; the reports of the others arrive there."""
+class Table(ToldTable):
+    told_as = PROPERTY
+    title = "long conversations"
 
-    def __init__(self) -> None:
-        self._rows: list[Mapping[str, Any]] = []
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == PROPERTY and report.when == "call" and isinstance(value, Mapping):
-                self._rows.append(value)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self._rows:
-            return
-        terminalreporter.section("long conversations")
-        for row in self._rows:
+    def write(self, terminal: pytest.TerminalReporter) -> None:
+        for row in self.rows:
             for line in _written(row):
-                terminalreporter.write_line(line)
+                terminal.write_line(line)
 
 
 def _written(row: Mapping[str, Any]) -> list[str]:
@@ -78,5 +69,4 @@ def tell_conversation(record_property: Callable[[str, object], None]) -> Tell:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Table(), "conversations-table")
+    Table.register(config)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
+from ..told import ToldTable
 from .edits import EDITS
 
 PROPERTY = "update"
@@ -21,38 +21,27 @@ def case(by: str, start: str, end: str, shape: object, fates: Mapping[str, str])
     return {"by": by, "step": [start, end], "shape": str(shape), "fates": dict(fates)}
 
 
-class Table:
-    """Lives in the process that prints; the reports of the others arrive there."""
+class Table(ToldTable):
+    told_as = PROPERTY
+    title = "updates: versions x shapes x edits"
 
-    def __init__(self) -> None:
-        self._cases: list[Mapping[str, Any]] = []
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == PROPERTY and report.when == "call" and isinstance(value, Mapping):
-                self._cases.append(value)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self._cases:
-            return
-        terminalreporter.section("updates: versions x shapes x edits")
+    def write(self, terminal: pytest.TerminalReporter) -> None:
         kinds = [edit.kind for edit in EDITS]
         widths = [max(len(kind), len(CONFLICT) + 3) for kind in kinds]
-        rows = sorted({(case["by"], *case["step"]) for case in self._cases}, reverse=True)
+        rows = sorted({(case["by"], *case["step"]) for case in self.rows}, reverse=True)
         first = max(len(_title(*row)) for row in rows)
         header = "  ".join(kind.ljust(width) for kind, width in zip(kinds, widths, strict=True))
-        terminalreporter.write_line(f"{'':<{first}}  shapes  {header}".rstrip())
+        terminal.write_line(f"{'':<{first}}  shapes  {header}".rstrip())
         for row in rows:
-            cases = [case for case in self._cases if (case["by"], *case["step"]) == row]
+            cases = [case for case in self.rows if (case["by"], *case["step"]) == row]
             cells = [_cell([case["fates"][kind] for case in cases]) for kind in kinds]
             told = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
             line = f"{_title(*row):<{first}}  {len(cases):>6}  {told}".rstrip()
-            terminalreporter.write_line(line, red=LOST in line)
-        fates = Counter(fate for case in self._cases for fate in case["fates"].values())
-        terminalreporter.write_line(
-            f"{fates.total() - fates[ABSENT]} edits in {len(self._cases)} updates of"
-            f" {len({case['shape'] for case in self._cases})} shapes: {fates[KEPT]} kept,"
+            terminal.write_line(line, red=LOST in line)
+        fates = Counter(fate for case in self.rows for fate in case["fates"].values())
+        terminal.write_line(
+            f"{fates.total() - fates[ABSENT]} edits in {len(self.rows)} updates of"
+            f" {len({case['shape'] for case in self.rows})} shapes: {fates[KEPT]} kept,"
             f" {fates[CONFLICT]} in a conflict, {fates[ASKED]} asked about,"
             f" edits lost: {fates[LOST]}",
             green=not fates[LOST],
@@ -74,5 +63,4 @@ def _cell(fates: list[str]) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Table(), "updates-table")
+    Table.register(config)
