@@ -252,13 +252,6 @@ def kept_port() -> Iterator[int]:
         yield port
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _wait_until_ready(
     started: Service, process: subprocess.Popen[bytes], command: list[str]
 ) -> None:

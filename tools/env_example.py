@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import yaml
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings
 
 from app.guardrails.environment.settings import Settings
 from app.guardrails.environment.startup import variable_name, written
+from app.variables import Variables
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 EXAMPLE: Final = ROOT / "template" / ".env.example.jinja"
@@ -93,14 +93,14 @@ def _module(package: str, name: str) -> Any:
     return importlib.import_module(f"app.{package}.{name}")
 
 
-def _needed(kind: type[BaseSettings]) -> list[str]:
+def _needed(kind: type[Variables]) -> list[str]:
     """What has no default comes first."""
     fields = kind.model_fields
     required = [field for field, info in fields.items() if info.is_required()]
     return required + [field for field in FOR_EVERYONE if field not in required]
 
 
-def _entries(kind: type[BaseSettings], fields: Iterable[str]) -> Iterator[str]:
+def _entries(kind: type[Variables], fields: Iterable[str]) -> Iterator[str]:
     """What each is for, and its line."""
     for field in fields:
         info = kind.model_fields[field]

@@ -6,6 +6,7 @@
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ FOLDER = ROOT / "tests"
 """Where services run. Not in the project's own folder: a `.env` there would be read."""
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+PLAIN_HTTP = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients that need no certificates; httpx would make one of these for each client."""
 
 
 class Process(Protocol):
@@ -55,7 +58,7 @@ class Service:
             headers={**authorization, **headers},
             timeout=30,
             trust_env=False,
-            verify=False,  # no certificates are loaded for plain HTTP
+            verify=PLAIN_HTTP,
         )
 
     def output(self) -> str:
@@ -85,7 +88,7 @@ class Service:
 @contextmanager
 def running(environment: Mapping[str, str], module: str = "app") -> Iterator[Service]:
     """The service under exactly these variables, up until the block ends."""
-    with _kept_port() as port, tempfile.TemporaryDirectory() as folder:
+    with kept_port() as port, tempfile.TemporaryDirectory() as folder:
         variables = {"PORT": str(port), **environment}
         log = Path(folder) / "service.log"
         log.touch()
@@ -126,9 +129,9 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _kept_port() -> Iterator[int]:
+def kept_port() -> Iterator[int]:
     """A port that nobody else is given until the block ends: another's service there would answer
-    as if it were ours."""
+    as if it were ours. Until something listens, nobody does, not even who tries to connect."""
     with socket.socket() as keeper:
         keeper.bind(("127.0.0.1", 0))
         port: int = keeper.getsockname()[1]
@@ -138,13 +141,6 @@ def _kept_port() -> Iterator[int]:
         else:
             keeper.close()
         yield port
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def eventually(look: Callable[[], T | None], seconds: float = 5.0) -> T:

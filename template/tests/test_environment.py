@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings
 
 from app.__main__ import main
 from app.configuration import load_configuration
@@ -23,15 +22,16 @@ from app.guardrails.environment.settings import Settings
 from app.guardrails.environment.startup import Configuration, InvalidEnvironment, variable_name
 from app.main import create_app
 from app.service import Service
+from app.variables import Variables
 from app.wiring import ADAPTERS, Store
 from tests.conftest import METRICS_TOKEN
-from tests.running import ROOT, free_port
+from tests.running import ROOT, kept_port
 
 Load = Callable[..., Configuration]
 Problems = Callable[..., dict[str, str]]
 
 PROVIDERS = {adapter.name: adapter.settings_type for adapter in ADAPTERS}
-SETTINGS: tuple[type[BaseSettings], ...] = (Settings, *PROVIDERS.values(), Store.settings_type)
+SETTINGS: tuple[type[Variables], ...] = (Settings, *PROVIDERS.values(), Store.settings_type)
 BASE_URLS = {name: variable_name(kind, "base_url") for name, kind in PROVIDERS.items()}
 KEYS = {name: variable_name(kind, "api_key") for name, kind in PROVIDERS.items()}
 NEEDED = {
@@ -43,11 +43,11 @@ MAY_BE_LOCAL = {name for name, kind in PROVIDERS.items() if kind.may_be_local}
 """One's own server may stand in the same cluster, without a certificate, or on this machine."""
 
 
-def _variables() -> dict[str, tuple[type[BaseSettings], str]]:
+def _variables() -> dict[str, tuple[type[Variables], str]]:
     return {variable_name(kind, name): (kind, name) for kind in SETTINGS for name in _fields(kind)}
 
 
-def _fields(kind: type[BaseSettings]) -> list[str]:
+def _fields(kind: type[Variables]) -> list[str]:
     return list(kind.model_fields)
 
 
@@ -462,7 +462,7 @@ def test_the_example_lists_exactly_the_settings() -> None:
     assert sorted(names) == sorted(_variables())
 
 
-def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_shows_the_defaults() -> None:
     """A line of `.env.example` that is commented shows what holds without it."""
     for name, value, is_commented in _example():
         kind, field = _variables()[name]
@@ -470,7 +470,7 @@ def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
         if name == "PROVIDERS":
             assert value.split(",") == list(PROVIDERS)
         elif is_commented and value:
-            assert _read(kind, field, value, monkeypatch) == default, name
+            assert _read(kind, field, value) == default, name
 
 
 def test_dotenv_stays_here() -> None:
@@ -486,9 +486,7 @@ def _example() -> list[tuple[str, str, bool]]:
     return [(name, value, bool(comment)) for comment, name, value in lines]
 
 
-def _read(
-    kind: type[BaseSettings], field: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> object:
+def _read(kind: type[Variables], field: str, value: str) -> object:
     """What a setting is when its variable holds `value` and all others what they need."""
     values: dict[object, object] = {SecretStr: SecretStr("a key"), float: 1.0}
     others = {
@@ -496,13 +494,8 @@ def _read(
         for name, info in kind.model_fields.items()
         if info.is_required() and name != field
     }
-    monkeypatch.setenv(variable_name(kind, field), value)
-    try:
-        create: Callable[..., BaseSettings] = kind
-        value_read: object = getattr(create(**others), field)
-        return value_read
-    finally:
-        monkeypatch.delenv(variable_name(kind, field))
+    create: Callable[..., Variables] = kind
+    return getattr(create(**others, **{field: value}), field)
 
 
 # The check
@@ -564,11 +557,12 @@ def test_an_unreachable_store_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A store that does not answer is a problem like any other, unless there is none to reach."""
-    nobody = _unreachable(environment, tmp_path)
-    load(**nobody)
-    started = time.monotonic()
-    status = main(["--check"])
-    assert time.monotonic() - started < 10
+    with kept_port() as port:
+        nobody = _unreachable(environment, tmp_path, port)
+        load(**nobody)
+        started = time.monotonic()
+        status = main(["--check"])
+        assert time.monotonic() - started < 10
     output = capsys.readouterr().err
     assert (status != 0) is (nobody != {})
     assert re.findall(rf"^  (\w+) +leads to no {Store.name} store", output, re.MULTILINE) == [
@@ -576,7 +570,7 @@ def test_an_unreachable_store_is_refused(
     ]
 
 
-def _unreachable(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+def _unreachable(environment: Mapping[str, str], folder: Path, port: int) -> dict[str, str]:
     """The store's address with nobody behind it; nothing for a store without an address."""
     (folder / "file").touch()
     changes: dict[str, str] = {}
@@ -584,7 +578,7 @@ def _unreachable(environment: Mapping[str, str], folder: Path) -> dict[str, str]
         name = variable_name(Store.settings_type, field)
         value = environment.get(name, "")
         if "://" in value:
-            address = f"127.0.0.1:{free_port()}"
+            address = f"127.0.0.1:{port}"
             changes[name] = urlsplit(value)._replace(netloc=address, query="").geturl()
         elif value:
             changes[name] = str(folder / "file" / "service.db")

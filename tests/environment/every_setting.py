@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 
-from pydantic_settings import BaseSettings
-
 from app.guardrails.environment.settings import Settings
 from app.guardrails.environment.startup import variable_name
 from app.providers.base import ProviderSettings
 from app.storage.base import StoreSettings
+from app.variables import Variables
 
 from ..matrix.combinations import read_axes
 
@@ -24,5 +23,5 @@ STORES: Mapping[str, type[StoreSettings]] = {
     name: importlib.import_module(f"app.storage.{name}").Store.settings_type
     for name in _CHOICES["storage"]
 }
-KINDS: tuple[type[BaseSettings], ...] = (Settings, *PROVIDERS.values(), *STORES.values())
+KINDS: tuple[type[Variables], ...] = (Settings, *PROVIDERS.values(), *STORES.values())
 VARIABLES = tuple(variable_name(kind, field) for kind in KINDS for field in kind.model_fields)

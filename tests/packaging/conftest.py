@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings
 
 from app.guardrails.environment.settings import Settings
 from app.guardrails.environment.startup import variable_name
 from app.providers.base import ProviderSettings
 from app.storage.base import StoreSettings
+from app.variables import Variables
 from tests.matrix.combinations import (
     Combination,
     all_combinations,
@@ -47,9 +47,9 @@ class Rendered:
     def providers(self) -> tuple[str, ...]:
         return self._chosen("providers")
 
-    def settings(self) -> dict[str, tuple[type[BaseSettings], str]]:
+    def settings(self) -> dict[str, tuple[type[Variables], str]]:
         """Each variable that the service reads: where it is declared, and as which field."""
-        kinds: list[type[BaseSettings]] = [Settings, self.store_settings()]
+        kinds: list[type[Variables]] = [Settings, self.store_settings()]
         kinds += self.provider_settings().values()
         return {
             variable_name(kind, field): (kind, field)

@@ -18,7 +18,7 @@ import redis
 
 from sandbox.stores import postgres
 from tests.packaging.conftest import Rendered
-from tests.rendering import free_port, kept_port
+from tests.rendering import kept_port
 
 pytestmark = pytest.mark.xdist_group("packaging")
 
@@ -62,24 +62,24 @@ def test_redis_keeps_what_it_is_told(services: Mapping[str, Rendered], tmp_path:
     typed = "typed\n" * len(service.providers)
     subprocess.run(["sh", "deploy/secrets.sh"], cwd=tmp_path, input=typed, text=True, check=True)
     secrets = tmp_path / ".secrets"
-    port = free_port()
     kind, check = store["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
-    check = check.replace("$$", "$").replace("/run/secrets", str(secrets))
-    check = check.replace("redis-cli", f"redis-cli -p {port}")
-    assert not runs(["sh", "-c", check], tmp_path)
-    with redis_of(store, secrets, tmp_path, port):
-        deadline = time.monotonic() + START_SECONDS
-        while not runs(["sh", "-c", check], tmp_path):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert not runs(["sh", "-c", check.replace("requirepass", "no-such")], tmp_path)
-        password = urlsplit((secrets / "redis_url").read_text().strip()).password
-        with redis.Redis(port=port, password=password) as client:
-            told = client.config_get("*")
-            assert (told["appendonly"], told["maxmemory-policy"]) == ("yes", "noeviction")
-        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
-            stranger.ping()
+    with kept_port() as port:
+        check = check.replace("$$", "$").replace("/run/secrets", str(secrets))
+        check = check.replace("redis-cli", f"redis-cli -p {port}")
+        assert not runs(["sh", "-c", check], tmp_path)
+        with redis_of(store, secrets, tmp_path, port):
+            deadline = time.monotonic() + START_SECONDS
+            while not runs(["sh", "-c", check], tmp_path):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert not runs(["sh", "-c", check.replace("requirepass", "no-such")], tmp_path)
+            password = urlsplit((secrets / "redis_url").read_text().strip()).password
+            with redis.Redis(port=port, password=password) as client:
+                told = client.config_get("*")
+                assert (told["appendonly"], told["maxmemory-policy"]) == ("yes", "noeviction")
+            with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+                stranger.ping()
 
 
 def test_postgres_is_asked_as_it_answers(services: Mapping[str, Rendered]) -> None:

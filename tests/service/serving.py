@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import httpx
 import openai
 
 from ..core.backends import Books, SQLiteFile
+from ..rendering import kept_port
 
 T = TypeVar("T")
 
@@ -119,28 +119,28 @@ class Project:
     def serve(self, **settings: str) -> Iterator[Service]:
         """`python -m module` under these variables and nothing of this process's own."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        port = _free_port()
-        log = self.store.with_name(f"{self.store.stem}-{port}.log")
-        environment = {
-            **inherited,
-            "SQLITE_PATH": str(self.store),
-            **self.variables,
-            "PORT": str(port),
-            **settings,
-        }
-        url = f"http://127.0.0.1:{port}"
-        with self._process(environment, log) as process:
-            sdk = openai.OpenAI(
-                api_key="-",
-                base_url=f"{url}/v1",
-                http_client=openai.DefaultHttpxClient(**WITHOUT_TLS),
-            )
-            service = Service(url, process, log, self.store, self.root, environment, sdk)
-            try:
-                _wait_until_ready(service)
-                yield service
-            finally:
-                service.close()
+        with kept_port() as port:
+            log = self.store.with_name(f"{self.store.stem}-{port}.log")
+            environment = {
+                **inherited,
+                "SQLITE_PATH": str(self.store),
+                **self.variables,
+                "PORT": str(port),
+                **settings,
+            }
+            url = f"http://127.0.0.1:{port}"
+            with self._process(environment, log) as process:
+                sdk = openai.OpenAI(
+                    api_key="-",
+                    base_url=f"{url}/v1",
+                    http_client=openai.DefaultHttpxClient(**WITHOUT_TLS),
+                )
+                service = Service(url, process, log, self.store, self.root, environment, sdk)
+                try:
+                    _wait_until_ready(service)
+                    yield service
+                finally:
+                    service.close()
 
     @contextmanager
     def _process(
@@ -175,13 +175,6 @@ def eventually(look: Callable[[], T], seconds: float = 10.0) -> T:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
     return result
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_until_ready(service: Service) -> None:

@@ -34,7 +34,7 @@ from ..core.stores.asking import (
 from ..core.stores.conftest import PROCESSES, Processes
 from ..core.stores.hammering import Wish, ask_at_once, run_in_turn
 from ..core.stores.storming import Storm, storm
-from ..rendering import free_port
+from ..rendering import kept_port
 from .conftest import required, until
 
 pytestmark = pytest.mark.promise("R7")
@@ -68,8 +68,12 @@ def pooled() -> Iterator[Pooled]:
     """In transaction mode; the sessions take turns, so that none of a client's steps in a row has
     the same one, and no parameter at start is forgiven."""
     pgbouncer = required("pgbouncer")
-    with temporary_server() as server, tempfile.TemporaryDirectory(prefix="pgbouncer-") as name:
-        folder, port = Path(name), free_port()
+    with (
+        temporary_server() as server,
+        tempfile.TemporaryDirectory(prefix="pgbouncer-") as name,
+        kept_port() as port,
+    ):
+        folder = Path(name)
         folder.chmod(0o755)
         address = urlsplit(server.url)
         users = folder / "users.txt"

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..errors import ProviderError
 from ..messages import ChatReply, ChatRequest, Chunk
+from ..variables import Variables
 
 
-class ProviderSettings(BaseSettings):
+class ProviderSettings(Variables):
     """What every vendor needs. A subclass names its prefix and its defaults."""
-
-    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True)
 
     may_be_local: ClassVar[bool] = False
     """Whether it may be one's own server, without TLS or on this machine, in production too."""

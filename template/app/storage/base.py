@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from ..messages import Charge
+from ..variables import Variables
 
 
-class StoreSettings(BaseSettings):
+class StoreSettings(Variables):
     """What a store needs from the environment; each store has a subclass of its own."""
-
-    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True)
 
     def production_problems(self) -> dict[str, str]:
         """Values that only development may have: variable name to remedy."""

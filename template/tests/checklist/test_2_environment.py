@@ -10,7 +10,7 @@ from sandbox.server import Sandbox
 from tests.asking import ask
 from tests.checklist.conftest import Evidence
 from tests.key_scan import find_keys, project_files
-from tests.running import ROOT, START_SECONDS, Service, eventually, free_port, start
+from tests.running import ROOT, START_SECONDS, Service, eventually, kept_port, start
 
 
 @pytest.mark.item("2. Env Vars", "Is there env var validation?")
@@ -54,15 +54,15 @@ def test_api_keys_are_not_in_code(
 
 def _start_without_variables(log: Path) -> tuple[int | None, str]:
     """The exit status and the output; the status of a service that opens its port is `None`."""
-    port = free_port()
-    with log.open("wb") as stream:
-        process = start({"PORT": str(port), "ENVIRONMENT": "production"}, stream)
-    try:
-        eventually(lambda: process.poll() is not None or _is_open(port), START_SECONDS)
-        status = process.poll()
-    finally:
-        process.kill()
-        process.wait()
+    with kept_port() as port:
+        with log.open("wb") as stream:
+            process = start({"PORT": str(port), "ENVIRONMENT": "production"}, stream)
+        try:
+            eventually(lambda: process.poll() is not None or _is_open(port), START_SECONDS)
+            status = process.poll()
+        finally:
+            process.kill()
+            process.wait()
     return status, log.read_text(encoding="utf-8")
 
 

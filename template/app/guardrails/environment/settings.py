@@ -11,8 +11,8 @@ from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from ...variables import Variables
 from .values import check_http_url, check_sentry_dsn, is_placeholder, parse_headers
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -46,19 +46,15 @@ _WITHIN: Final = {
 """Limits that are reached only within others."""
 
 
-class Settings(BaseSettings):
+class Settings(Variables):
     """Limits, timeouts and addresses. Each field is the variable of the same name in capitals."""
-
-    model_config = SettingsConfigDict(
-        extra="ignore", hide_input_in_errors=True, frozen=True, env_ignore_empty=False
-    )
 
     environment: Literal["production", "development"] = Field(
         default="production",
         description="`production` or `development`. In development logs are readable, `.env` is"
         " read, and callers need no key while none is set.",
     )
-    service_api_keys: Annotated[tuple[SecretStr, ...], NoDecode, CommaSeparated] = Field(
+    service_api_keys: Annotated[tuple[SecretStr, ...], CommaSeparated] = Field(
         default=(),
         description="Who may call: `name:key,name2:key2`. A name may have two keys, for"
         " rotation. Make a key with `python -c 'import secrets;"
@@ -153,12 +149,12 @@ class Settings(BaseSettings):
         default=None,
         description="Where Sentry takes alerts and unhandled errors (`uv sync --extra sentry`).",
     )
-    trusted_proxy_cidrs: Annotated[tuple[IPNetwork, ...], NoDecode, CommaSeparated] = Field(
+    trusted_proxy_cidrs: Annotated[tuple[IPNetwork, ...], CommaSeparated] = Field(
         default=(),
         description="Proxies whose `X-Forwarded-For` is believed, such as"
         " `10.0.0.0/8,192.168.1.7`.",
     )
-    providers: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
+    providers: Annotated[tuple[str, ...], CommaSeparated] = Field(
         default=(),
         description="Order of fallback. A provider that is left out is not asked and needs no key.",
     )

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings
 
 from ...providers.base import ProviderSettings
 from ...storage.base import StoreSettings
+from ...variables import Variables
 from .network import certificate_problems, proxy_problem
 from .prompts import NO_PROMPTS, Prompts
 from .settings import SECRETS_FOLDER, Settings
@@ -25,7 +25,7 @@ from .sources import Sources, Unusable, read_dotenv
 from .tables import Colour, Page
 from .values import check_http_url, is_placeholder, key_problem, production_problem
 
-S = TypeVar("S", bound=BaseSettings)
+S = TypeVar("S", bound=Variables)
 
 DOTENV = Path(".env")
 DEFAULT = "default"
@@ -204,7 +204,7 @@ def summary_model(
     return name, provider.model_copy(update=its_own)
 
 
-def variable_name(settings_type: type[BaseSettings], field: str) -> str:
+def variable_name(settings_type: type[Variables], field: str) -> str:
     """The environment variable behind a field."""
     return f"{settings_type.model_config.get('env_prefix', '')}{field}".upper()
 
@@ -256,7 +256,7 @@ class _Reader:
         except ValidationError:
             return None
 
-    def name_misspelt(self, settings_types: Iterable[type[BaseSettings]]) -> None:
+    def name_misspelt(self, settings_types: Iterable[type[Variables]]) -> None:
         """A name close to one that is wanted and not set is a problem, in place of that one's. To
         any other it is a warning: it may be another program's, and nothing is amiss."""
         known = {name: variable for kind in settings_types for name, variable in _names(kind)}
@@ -268,7 +268,7 @@ class _Reader:
             remedy = f"is read by nobody; did you mean {found.right}?"
             self._problems.append(Problem(found.name, remedy, is_warning=not is_amiss))
 
-    def _find_all(self, settings_type: type[BaseSettings]) -> dict[str, Any]:
+    def _find_all(self, settings_type: type[Variables]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for field, info in settings_type.model_fields.items():
             variable = variable_name(settings_type, field)
@@ -296,7 +296,7 @@ def _stand_in(field: FieldInfo) -> Any:
 
 
 def _explain(
-    settings_type: type[BaseSettings], error: ValidationError
+    settings_type: type[Variables], error: ValidationError
 ) -> Iterator[tuple[str, Problem]]:
     """The first thing that is wrong with each field."""
     items: dict[str, ErrorDetails] = {}
@@ -394,7 +394,7 @@ def _tracing_problems(service: Settings) -> Iterator[Problem]:
         yield Problem(*proxy)
 
 
-def _names(settings_type: type[BaseSettings]) -> Iterator[tuple[str, str]]:
+def _names(settings_type: type[Variables]) -> Iterator[tuple[str, str]]:
     """Each name that is read, with the variable that it is for."""
     for field, info in settings_type.model_fields.items():
         variable = variable_name(settings_type, field)
