@@ -62,6 +62,7 @@ class _Stage:
     queue: deque[Fault] = field(default_factory=deque)
     forever: Iterator[Fault] = field(default_factory=lambda: itertools.repeat(Fault()))
     received: list[ReceivedRequest] = field(default_factory=list)
+    scripted: bool = False
 
 
 class Sandbox:
@@ -124,6 +125,12 @@ class Sandbox:
     def vendors(self) -> tuple[str, ...]:
         return tuple(self._vendors)
 
+    @property
+    def scripted(self) -> tuple[str, ...]:
+        """The vendors whose answers were set since the last `reset`."""
+        with self._lock:
+            return tuple(name for name, stage in self._stages.items() if stage.scripted)
+
     def script(
         self, vendor: str, answers: Iterable[Fault | Reply], *, times: int | None = 1
     ) -> None:
@@ -134,6 +141,7 @@ class Sandbox:
         faults = [Fault(reply=item) if isinstance(item, Reply) else item for item in answers]
         with self._lock:
             stage = self._stage(vendor)
+            stage.scripted = True
             if times is None:
                 stage.forever = itertools.cycle(faults or [Fault()])
             else:

@@ -3,7 +3,7 @@
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -183,7 +183,7 @@ def run(
 def mended(service: Service, sandbox: Sandbox, new_key: Callable[[], str]) -> Iterator[None]:
     """Lets each provider answer after the test, so that its failures open no breaker later."""
     yield
-    mend(service, sandbox, new_key)
+    mend(service, sandbox, sandbox.vendors, new_key)
 
 
 @pytest.fixture(scope="session")
@@ -218,9 +218,10 @@ def _tight(
 
 @pytest.fixture
 def tight(_tight: Service, sandbox: Sandbox, new_key: Callable[[], str]) -> Iterator[Service]:
-    """A service with the short limits of `TIGHT`, which crashes where `tests.crashing` says."""
+    """A service with the short limits of `TIGHT`, which crashes where `tests.crashing` says. Whose
+    answers a test has scripted last are asked until they answer."""
     yield _tight
-    mend(_tight, sandbox, new_key)
+    mend(_tight, sandbox, sandbox.scripted, new_key)
 
 
 @pytest.fixture(scope="session")
@@ -270,10 +271,13 @@ def primary(sandbox: Sandbox) -> str:
     return ADAPTERS[0].name
 
 
-def mend(service: Service, sandbox: Sandbox, new_key: Callable[[], str]) -> None:
-    """Asks each provider until it answers, so that no failures in a row are left to be counted."""
+def mend(
+    service: Service, sandbox: Sandbox, vendors: Iterable[str], new_key: Callable[[], str]
+) -> None:
+    """Asks each of the providers until it answers, so that no failures in a row are left to be
+    counted."""
     sandbox.reset()
-    for vendor in sandbox.vendors:
+    for vendor in vendors:
         with service.client(new_key()) as client:
             eventually(partial(_answers, client, pinned(client, vendor)))
 

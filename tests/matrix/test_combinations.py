@@ -23,7 +23,7 @@ from tests.matrix.preloaded import Preloaded
 from tests.matrix.progress import chosen_combinations
 from tests.matrix.unused_modules import unused_modules
 from tests.matrix.workplace import Workplace
-from tests.rendering import CommandFailed, Environment, run, service
+from tests.rendering import PLAIN_HTTP, CommandFailed, Environment, run, service
 
 OFFLINE = Path(__file__).with_name("offline")
 PRELOADED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
@@ -173,6 +173,7 @@ def boot_offline(environment: Environment, project: Path, vendors: Sandbox) -> N
                 json={"messages": [{"role": "user", "content": "Are you there?"}]},
                 timeout=30,
                 trust_env=False,
+                verify=PLAIN_HTTP,
             )
     said = running.output()
     assert reply.status_code == 200, f"{reply.text}\n{said}"

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import rendering
 from tests.matrix import preloaded
-from tests.matrix.preloaded import PROGRAM, Preloaded
+from tests.matrix.preloaded import Preloaded
 from tests.rendering import CommandFailed, Environment
+from tests.service.serving import eventually
 
 Run = Callable[[str], str]
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    """Runs this text as a module of a project that needs httpx; prints two arguments of two."""
-    project = tmp_path / "project"
+@contextmanager
+def running(project: Path, imports: str) -> Iterator[Run]:
+    """Runs a text as a module of a project that imports these; it has two arguments."""
     (project / "app").mkdir(parents=True)
-    (project / "app/needs.py").write_text("import httpx, no_such_library\n")
+    (project / "app/needs.py").write_text(f"import {imports}\n")
     environment = Environment(Path(sys.prefix))
     with Preloaded() as started:
 
@@ -33,6 +34,12 @@ def run(tmp_path: Path) -> Iterator[Run]:
             return started.run(environment, project, "program", ["one", "two"], variables)
 
         yield start
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with running(tmp_path / "project", "httpx, no_such_library") as run:
+        yield run
 
 
 def test_it_is_run_as_a_program(run: Run) -> None:
@@ -51,33 +58,58 @@ def test_the_libraries_are_there_before_it(run: Run) -> None:
     assert run(loaded) == "[True, False, False]\n"
 
 
-def test_a_library_that_must_be_configured_first_is_left_out(tmp_path: Path) -> None:
+def test_a_library_that_must_be_configured_first_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing of it is loaded, since it may have left traces elsewhere; the others are."""
     library = tmp_path / "unready"
     library.mkdir()
     (library / "__init__.py").touch()
     (library / "whole.py").write_text("raise ValueError('configure me first')")
-    (tmp_path / "program.py").write_text(
-        "import sys; print(*(name in sys.modules for name in ('unready', 'json.tool')))"
+    monkeypatch.setattr(Environment, "variables", lambda _: {"PYTHONPATH": str(tmp_path)})
+    loaded = "import sys; print([name in sys.modules for name in ('unready', 'json.tool')])"
+    with running(tmp_path / "project", "unready, unready.whole, no_such, json.tool") as run:
+        assert run(loaded) == "[False, True]\n"
+
+
+def test_what_it_starts_is_run_likewise(run: Run) -> None:
+    """A program by its module has the libraries at once, and its starter's folder, variables and
+    streams; others are started as ever."""
+    text = """import subprocess, sys
+if "-m" in sys.argv:
+    print(sys.argv[1:], 'httpx' in sys.modules, sys.path[:2], sys.stdin.read(), flush=True)
+    print('to stderr', file=sys.stderr)
+    sys.exit(7)
+def start(*arguments):
+    ended = subprocess.run([sys.executable, *arguments], cwd='app', env={'PYTHONPATH': '..'},
+        input='typed', capture_output=True, text=True)
+    print(ended.stdout + ended.stderr, ended.returncode)
+start('-m', 'program', '-m')
+start('-c', 'import sys; print("httpx" in sys.modules)')
+"""
+    folder = "/project/app'"
+    said = run(text)
+    assert re.fullmatch(
+        rf"\['-m'\] True \['.*{folder}, '\.\.'\] typed\nto stderr\n 7\nFalse\n 0\n", said
     )
-    output = tmp_path / "output"
-    order = {
-        "module": "program",
-        "arguments": [],
-        "folder": str(tmp_path),
-        "variables": {},
-        "output": str(output),
-    }
-    names = ["unready", "unready.whole", "no_such_library", "json.tool"]
-    ended = subprocess.run(
-        [sys.executable, str(PROGRAM), *names],
-        env={"PYTHONPATH": str(tmp_path)},
-        input=json.dumps(order),
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    assert (ended.stdout, output.read_text()) == ("0\n", "False True\n")
+
+
+@pytest.mark.parametrize(("how", "status"), [("terminate", -15), ("kill", -9)])
+def test_what_it_starts_can_be_ended(run: Run, how: str, status: int) -> None:
+    """It hears what its starter tells it, and does not outlive who stands for it."""
+    text = f"""import os, subprocess, sys
+if "-m" in sys.argv:
+    print(os.getpid(), flush=True)
+    sys.stdin.read()
+started = subprocess.Popen([sys.executable, '-m', 'program', '-m'],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+pid = int(started.stdout.readline())
+started.{how}()
+print(pid, started.wait())
+"""
+    pid, ended = map(int, run(text).split())
+    assert ended == status
+    eventually(lambda: not psutil.pid_exists(pid))
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "raise ValueError('why')", "os.abort()"])
