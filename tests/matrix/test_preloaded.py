@@ -97,12 +97,12 @@ start('-c', 'import sys; print("httpx" in sys.modules)')
 @pytest.mark.parametrize(("how", "status"), [("terminate", -15), ("kill", -9)])
 def test_what_it_starts_can_be_ended(run: Run, how: str, status: int) -> None:
     """It hears what its starter tells it, and does not outlive who stands for it."""
-    text = f"""import os, subprocess, sys
+    text = f"""import os, subprocess, sys, time
 if "-m" in sys.argv:
     print(os.getpid(), flush=True)
-    sys.stdin.read()
+    time.sleep(600)
 started = subprocess.Popen([sys.executable, '-m', 'program', '-m'],
-    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    stdout=subprocess.PIPE, text=True)
 pid = int(started.stdout.readline())
 started.{how}()
 print(pid, started.wait())
