@@ -19,6 +19,8 @@ from tests.rendering import make_environment, render, take_snapshot
 from .conftest import SCAFFOLD, Scaffold, Terminal
 from .test_refusals import assert_refused
 
+pytestmark = pytest.mark.xdist_group("cli check")
+
 RETRY = (
     "app/guardrails/availability/retry.py",
     "return await retrying(attempt)",

@@ -22,6 +22,8 @@ from .description import normalised
 from .recording import Recording, differences, record
 from .script import CHAPTERS, CHAT, JSON, RATE_LIMIT, question, script
 
+pytestmark = pytest.mark.xdist_group("frameworks")
+
 ROUTES = Path(__file__).with_name("routes")
 
 

@@ -14,6 +14,7 @@ from ..processes import command_of, family_of, standing_still
 from ..service.serving import Service
 
 CHAT = "/v1/chat/completions"
+IDLE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ async def _session_with(
     Workers share a listening socket, and whichever wakes first takes all that is waiting there: a
     burst of new connections is served by one of them.
     """
-    connector = aiohttp.TCPConnector(limit=connections)
+    # Given up before the service does so: what it closes at that moment would be lost.
+    connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=IDLE_SECONDS)
     async with aiohttp.ClientSession(service.url, connector=connector) as session:
 
         async def connect() -> None:

@@ -94,11 +94,13 @@ def test_callers_are_told_in_time(
             assert service.http().get("/livez").status_code == 200
             ready = service.http().get("/readyz")
             assert (ready.status_code, ready.json()["store"]) == (200, "unreachable")
+            eventually(lambda: _transitions(service))
             assert _transitions(service) == ["store_unreachable"]
             assert known <= 1
         began = time.monotonic()
         eventually(lambda: _ask(service, key).status_code == 200)
         recovered = time.monotonic() - began
+        eventually(lambda: len(_transitions(service)) == 2)
         assert _transitions(service) == ["store_unreachable", "store_reachable"]
         (gone,) = service.lines("store_unreachable")
         assert gone["reason"]

@@ -26,6 +26,8 @@ from .asking import body
 from .receiving import SENTRY_KEY, Receiver
 from .serving import Project, Service, eventually
 
+pytestmark = pytest.mark.xdist_group("alerts")
+
 CHAT = "/v1/chat/completions"
 ROUTES = Path(__file__).parent.parent / "frameworks" / "routes" / "fastapi.py"
 

@@ -21,6 +21,8 @@ from .asking import WEATHER, body, calls
 from .conftest import MakeProject
 from .serving import Service
 
+pytestmark = pytest.mark.xdist_group("narrow")
+
 CHAT = "/v1/chat/completions"
 OPENAI, ANTHROPIC = "openai/gpt-6-luna", "anthropic/claude-haiku-5-5"
 WINDOW, LONGEST_OF_OPENAI, LONGEST = 900, 100, 500

@@ -24,6 +24,8 @@ from .asking import body, calls
 from .conftest import MakeProject
 from .serving import Project, Service, eventually
 
+pytestmark = pytest.mark.xdist_group("log lines")
+
 CHAT = "/v1/chat/completions"
 OWNERS_ROUTES = Path(__file__).parents[1] / "frameworks" / "routes" / "fastapi.py"
 LIMITS = {

@@ -25,6 +25,8 @@ from .asking import body, calls
 from .conftest import MakeProject
 from .serving import Project, Service, eventually
 
+pytestmark = pytest.mark.xdist_group("observability")
+
 CHAT = "/v1/chat/completions"
 ALONE = "openai/gpt-6-luna"
 OWNERS_ROUTES = Path(__file__).parents[1] / "frameworks" / "routes" / "fastapi.py"

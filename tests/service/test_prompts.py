@@ -12,6 +12,8 @@ from sandbox.server import Sandbox
 from .conftest import MakeProject
 from .serving import Project, Service
 
+pytestmark = pytest.mark.xdist_group("prompts")
+
 CHAT = "/v1/chat/completions"
 RHYMES = "Answer in rhymes."
 IN_DUTCH = "Vat het gesprek samen."

@@ -16,6 +16,8 @@ from ..rendering import render, take_snapshot
 from .asking import WEATHER
 from .serving import Project, Service
 
+pytestmark = pytest.mark.xdist_group("tool conversation")
+
 QUESTION = {"role": "user", "content": "How is the weather?"}
 PROVIDERS = next(axis.values for axis in read_axes() if axis.multiple)
 

@@ -32,6 +32,8 @@ from .collector import CLIENT, ERROR, INTERNAL, OK, SERVER, Collector, Span
 from .conftest import MakeProject
 from .serving import Project, Service, eventually
 
+pytestmark = pytest.mark.xdist_group("tracing")
+
 CHAT = "/v1/chat/completions"
 SERVER_SPAN = f"POST {CHAT}"
 GPT, CLAUDE = "chat gpt-6-luna", "chat claude-haiku-5-5"
