@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test suite combinations test-system stress soak bench-hanging check lint format \
-	env-example environment clean
+	env-example release environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -72,6 +72,12 @@ format: environment ## Format, and mend what the linter can mend
 
 env-example: environment ## Write the template's .env.example from the descriptions of its settings
 	PYTHONPATH=template $(UV) run python -m tools.env_example
+
+# The checks first: they take no time.
+release: environment ## Check, commit, tag and build a version (VERSION=1.2.0); it never publishes
+	@$(UV) run python -m tools.release --check "$(VERSION)"
+	@$(MAKE) --no-print-directory lint
+	@$(UV) run python -m tools.release "$(VERSION)"
 
 clean: ## Remove the environments and caches
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -23,7 +22,7 @@ from .folder import require_usable
 from .new import create, print_files, print_summary
 from .questionnaire import Answer, OpenQuestion, Questionnaire
 from .replace import apply
-from .source import template_root, template_source
+from .source import installed_version, template_root, template_source
 from .update import plan, print_done, print_plan, require_updatable
 
 app = typer.Typer(
@@ -80,7 +79,7 @@ def _complete(question: str) -> Callable[[str], Iterator[tuple[str, str]]]:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"scaffold {version('scaffold-cli')}")
+        print(f"scaffold {installed_version()}")
         raise typer.Exit
 
 

@@ -11,16 +11,19 @@ from pathlib import Path
 import yaml
 
 from .errors import ScaffoldError
+from .merge import ANSWERS_FILE
 from .questionnaire import Answers
-from .source import TemplateSource
+from .source import TemplateSource, repository_of
 
 
 def render(source: TemplateSource, answers: Answers, folder: Path) -> None:
     """Render the template into `folder`. Raises `ScaffoldError` for whatever goes wrong."""
     with _failures_in_one_line():
-        _copy(str(source.root), source.ref, answers, folder)
+        _copy(source.recorded, source.ref, answers, folder)
         if source.dirty:
-            _record_version(folder / ".copier-answers.yml", source.version)
+            # From a working tree with changes Copier renders, and records, a temporary commit of
+            # its own, which no later update would find.
+            _record(folder, "_commit", source.version)
 
 
 def render_version(source: str, commit: str, answers: Answers, folder: Path) -> None:
@@ -36,17 +39,20 @@ def _copy(source: str, ref: str | None, answers: Answers, folder: Path) -> None:
     # Imported here: half a second that `--help` and shell completion do not need.
     import copier
 
+    repository = repository_of(source)
     with warnings.catch_warnings():
         # Of dirty and shallow checkouts; what matters of that, the summary says.
         warnings.simplefilter("ignore")
         copier.run_copy(
-            source,
+            repository,
             folder,
             data=dict(answers),
             vcs_ref=ref,
             defaults=True,
             quiet=True,
         )
+    if repository != source:
+        _record(folder, "_src_path", source)
 
 
 @contextmanager
@@ -57,16 +63,14 @@ def _failures_in_one_line() -> Iterator[None]:
         raise ScaffoldError(f"the template could not be rendered: {_first_line(error)}") from error
 
 
-def _record_version(answers_file: Path, version: str | None) -> None:
-    """Name a commit that exists.
-
-    From a working tree with changes Copier renders, and records, a temporary commit of its own,
-    which no later update would find.
-    """
-    line = yaml.safe_dump({"_commit": version}) if version else ""
+def _record(folder: Path, key: str, value: str | None) -> None:
+    """Name a source and a commit that a later update finds; nothing where there is none."""
+    answers_file = folder / ANSWERS_FILE
+    line = yaml.safe_dump({key: value}) if value else ""
     text = answers_file.read_text(encoding="utf-8")
     answers_file.write_text(
-        re.sub(r"^_commit:.*\n", line, text, flags=re.MULTILINE), encoding="utf-8"
+        re.sub(rf"^{key}:.*\n(?:  .*\n)*", lambda _: line, text, flags=re.MULTILINE),
+        encoding="utf-8",
     )
 
 

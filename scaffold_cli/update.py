@@ -25,6 +25,7 @@ from .history import HISTORY_FILE, History, InvalidHistory, notices_since, read_
 from .merge import ANSWERS_FILE, Merge, merge_trees, read_tree, require_harmless, write_file
 from .questionnaire import Answer, Answers, Questionnaire
 from .render import render_version
+from .source import INSTALLED
 from .versions import Target, find_target
 
 AXES = ("framework", "storage", "providers")
@@ -198,9 +199,10 @@ def _owned(template_root: Path) -> Callable[[str], bool]:
 
 
 def _is_relative(source: str) -> bool:
-    """Whether it is a path from wherever the template was rendered; no URL, no `host:path`."""
+    """Whether it is a path from wherever the template was rendered; no URL, no `host:path`,
+    nor the installed scaffold's own."""
     is_remote = re.match(r"[^/]+:", source) is not None
-    return not is_remote and not Path(source).expanduser().is_absolute()
+    return source != INSTALLED and not is_remote and not Path(source).expanduser().is_absolute()
 
 
 # What the person reads

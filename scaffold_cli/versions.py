@@ -11,6 +11,13 @@ from packaging.version import InvalidVersion, Version
 from . import git
 from .errors import ScaffoldError, UsageError, last_line
 from .merge import ANSWERS_FILE
+from .source import (
+    INSTALLED,
+    TEMPLATE_VARIABLE,
+    installed_version,
+    is_packaged,
+    repository_of,
+)
 
 NAMED_VERSIONS = 5
 
@@ -26,20 +33,16 @@ class Target:
 
 
 def find_target(source: str, recorded_version: str, to: str | None, clone: Path) -> Target:
+    repository = repository_of(source)
     try:
-        git.clone(_cloneable(source), clone)
+        git.clone(_cloneable(repository), clone)
     except subprocess.CalledProcessError as error:
         raise ScaffoldError(
-            f"the template {source} cannot be cloned: {last_line(error.stderr or error)};"
-            f" correct _src_path in {ANSWERS_FILE}, commit that, then run this again"
+            _not_cloned(source, repository, last_line(error.stderr or error))
         ) from error
     recorded = git.commit_of(clone, recorded_version)
     if recorded is None:
-        raise ScaffoldError(
-            f"the template {source} has no {recorded_version}, which the service was rendered"
-            " from: fetch it there, or name a repository that has it as _src_path in"
-            f" {ANSWERS_FILE}, and commit that"
-        )
+        raise ScaffoldError(_not_had(source, repository, recorded_version))
     commit = _commit_named(clone, to) if to else _latest_commit(clone, recorded)
     version = git.describe(clone, commit) or commit
     if commit != recorded and git.is_ancestor(clone, commit, recorded):
@@ -50,6 +53,38 @@ def find_target(source: str, recorded_version: str, to: str | None, clone: Path)
     if not git.take_file(clone, commit, "copier.yml"):
         raise UsageError(f"{version} of the template has no copier.yml: choose another with --to")
     return Target(version, commit, recorded, clone)
+
+
+def _not_cloned(source: str, repository: str, reason: str) -> str:
+    if source == INSTALLED:
+        return (
+            f"the template {repository} cannot be cloned: {reason}; install scaffold anew, or set"
+            f" {TEMPLATE_VARIABLE} to a clone of the template's repository"
+        )
+    return (
+        f"the template {source} cannot be cloned: {reason}; correct _src_path in {ANSWERS_FILE}"
+        f" ({INSTALLED} is the template of this scaffold), commit that, then run this again"
+    )
+
+
+def _not_had(source: str, repository: str, version: str) -> str:
+    if source != INSTALLED:
+        return (
+            f"the template {source} has no {version}, which the service was rendered from: fetch it"
+            f" there, or name a repository that has it as _src_path in {ANSWERS_FILE}"
+            f" ({INSTALLED} is the template of this scaffold), and commit that"
+        )
+    if not is_packaged(repository):
+        return (
+            f"the template {repository} has no {version}, which the service was rendered from:"
+            " `git fetch --tags` there, then run this again"
+        )
+    return (
+        f"scaffold {installed_version()} has no template {version}, which the service was"
+        f" rendered from: install a newer one (`uv tool upgrade {INSTALLED}`, or `pip install"
+        f" --upgrade {INSTALLED}`), or set {TEMPLATE_VARIABLE} to a clone of the template's"
+        " repository that has it"
+    )
 
 
 def _commit_named(clone: Path, to: str) -> str:

@@ -45,13 +45,18 @@ class CommandFailed(Exception):
 
 
 def take_snapshot(folder: Path) -> Path:
-    """Copies the template as it is on disk: with what is not committed, without what git ignores.
+    """Copies the template as it is on disk.
 
     Rendered from here a service has no version to update from, as the working tree has none.
     """
-    which = ["--cached", "--others", "--exclude-standard", "--", "copier.yml", "template"]
+    return copy_files(folder, "copier.yml", "template", "versions.yml")
+
+
+def copy_files(folder: Path, *names: str) -> Path:
+    """Copies files and folders of this repository as they are on disk: with what is not committed,
+    without what git ignores."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", *which],
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *names],
         cwd=ROOT,
         # A git hook names its own repository in variables.
         env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},

@@ -97,16 +97,21 @@ def files_in(folder: Path) -> set[str]:
     }
 
 
-@pytest.fixture
-def template(tmp_path: Path) -> Path:
-    """A template with one commit."""
-    root = tmp_path / "template-repository"
+def write_template(root: Path) -> Path:
+    """The tiny template's files."""
     for name, content in {
         "copier.yml": COPIER_YML,
         **{f"template/{k}": v for k, v in FILES.items()},
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
+    return root
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    """A template with one commit."""
+    root = write_template(tmp_path / "template-repository")
     git(root.parent, "init", "--quiet", str(root))
     commit(root, "Template")
     return root

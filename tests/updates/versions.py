@@ -10,7 +10,7 @@ from typing import Final
 import yaml
 
 from ..cli.conftest import commit, git
-from ..rendering import ROOT, take_snapshot
+from ..rendering import take_snapshot
 
 RENAMED: Final = "app/tasks.py"
 NEW_NAME: Final = "app/background.py"
@@ -22,7 +22,6 @@ QUESTION: Final = {"team": "platform"}
 def build_template(folder: Path) -> Path:
     """A repository with a tag for each version."""
     root = take_snapshot(folder)
-    (root / "versions.yml").write_bytes((ROOT / "versions.yml").read_bytes())
     git(root, "init", "--quiet")
     for version, make in VERSIONS.items():
         make(root)
