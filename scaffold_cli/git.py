@@ -60,6 +60,13 @@ def tracked(folder: Path) -> set[str]:
     return set(_names(folder, "ls-files", "-z", "--", "."))
 
 
+def ignored(folder: Path, names: Iterable[str]) -> set[str]:
+    """Those of the paths below `folder`, relative to it, that git would not take in."""
+    paths = b"".join(os.fsencode(name) + b"\0" for name in names)
+    result = _run(folder, "check-ignore", "-z", "--stdin", stdin=paths)
+    return {os.fsdecode(name) for name in result.stdout.split(b"\0") if name}
+
+
 def clone(url: str, folder: Path) -> None:
     """Clone without checking anything out. Raises `CalledProcessError` with what git said."""
     _git(

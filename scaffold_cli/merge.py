@@ -7,9 +7,10 @@ to a file that is no UTF-8 text, and deletes an edited file that the template no
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 from . import git
@@ -48,13 +49,20 @@ class Merge:
     """The sides of each conflict, by git's numbers: common, ours, theirs."""
     unmergeable: list[str] = field(default_factory=list)
     """Those of the conflicts that are no text: the owner's file stands."""
-    vanishing: list[str] = field(default_factory=list)
-    """Files that the owner has edited and the template no longer has."""
     kept_aside: dict[str, str] = field(default_factory=dict)
+    """Where the owner's edited file lies whose place the template takes or gives up."""
+    kept_before: dict[str, list[str]] = field(default_factory=dict)
+    """Of a file that comes back, or is rendered anew: what earlier updates have kept aside."""
+    ignored: Set[str] = frozenset()
+    """Those of the names kept aside that git does not see."""
     renamed: dict[str, str] = field(default_factory=dict)
     """The new name of each file that the template has renamed, by its old one."""
     left_out: list[str] = field(default_factory=list)
     """Files that the template has changed and the owner has deleted."""
+
+    def given_up(self) -> set[str]:
+        """Those of the files kept aside whose place stays empty."""
+        return {name for name in self.kept_aside if self.changes[name].after is None}
 
 
 def merge_trees(
@@ -68,8 +76,9 @@ def merge_trees(
     """What the template's way from `old` to `new` does to the service in `folder`, file by file.
 
     What the owner owns stays as it is, unless it was written for a framework that is now `left`.
-    A file that git ignores counts as deleted: nobody could bring it back, so it is not touched.
-    `renamed` has the next name of each file that some version has renamed.
+    What they have edited and the template no longer has is kept aside. A file that git ignores
+    counts as deleted: nobody could bring it back, so it is not touched. `renamed` has the
+    next name of each file that some version has renamed.
     """
     merge = Merge()
     tracked = git.tracked(folder)
@@ -84,11 +93,16 @@ def merge_trees(
                 merge.changes[name] = Change(mine, new.get(name))
         elif mine and is_owned(name):
             if left and name in new:
-                _start_anew(merge, name, old.get(origin), mine, new[name], str(left))
+                _start_anew(merge, folder, name, old.get(origin), mine, new[name], str(left))
+                _remember(merge, name, tracked, r"\.[^.]+")
         else:
-            _merge_file(merge, name, old.get(origin), mine, new.get(name))
+            _merge_file(merge, folder, name, old.get(origin), mine, new.get(name))
+            if not mine and name in merge.changes:
+                _remember(merge, name, tracked)
         if mine and path != name:
             _rename(merge, path, name, mine)
+    if merge.kept_aside:
+        merge.ignored = git.ignored(folder, merge.kept_aside.values())
     return merge
 
 
@@ -117,21 +131,50 @@ def _rename(merge: Merge, origin: str, name: str, mine: File) -> None:
 
 
 def _start_anew(
-    merge: Merge, name: str, old: File | None, mine: File, new: File, left: str
+    merge: Merge, folder: Path, name: str, old: File | None, mine: File, new: File, left: str
 ) -> None:
     """Render what the owner owns again; what they made of it is kept beside it."""
     if mine == new:
         return
     merge.changes[name] = Change(mine, new)
     if mine != old:
-        path = PurePosixPath(name)
-        aside = str(path.with_name(f"{path.stem}.{left}{path.suffix}.orig"))
-        merge.kept_aside[name] = aside
-        merge.changes[aside] = Change(None, mine)
+        _keep_aside(merge, folder, name, mine, f".{left}")
+
+
+def _keep_aside(merge: Merge, folder: Path, name: str, mine: File, label: str = "") -> None:
+    """Put what the owner has made of a file beside it, where no tool takes it for what it was.
+
+    Nothing is overwritten: the first name is taken that is free or has the same content already.
+    """
+    for aside in _names_aside(name, label):
+        is_free = not os.path.lexists(folder / aside)
+        if is_free:
+            merge.changes[aside] = Change(None, mine)
+        if is_free or read_file(folder / aside) == mine:
+            merge.kept_aside[name] = aside
+            return
+
+
+def _names_aside(name: str, label: str) -> Iterator[str]:
+    """`x.py.orig`, `x.py.2.orig` and so on; with a label `x.label.py.orig`."""
+    path = PurePosixPath(name)
+    labelled = path.with_name(f"{path.stem}{label}{path.suffix}")
+    yield f"{labelled}.orig"
+    yield from (f"{labelled}.{number}.orig" for number in count(2))
+
+
+def _remember(merge: Merge, name: str, tracked: set[str], label: str = "") -> None:
+    """Find what earlier updates have kept aside of a file; `label` is a pattern."""
+    path = PurePosixPath(name)
+    stem, suffix = re.escape(str(path.with_suffix(""))), re.escape(path.suffix)
+    aside = re.compile(rf"{stem}{label}{suffix}(\.\d+)?\.orig")
+    kept = sorted(filter(aside.fullmatch, tracked - {merge.kept_aside.get(name)}))
+    if kept:
+        merge.kept_before[name] = kept
 
 
 def _merge_file(
-    merge: Merge, name: str, old: File | None, mine: File | None, new: File | None
+    merge: Merge, folder: Path, name: str, old: File | None, mine: File | None, new: File | None
 ) -> None:
     if new in (old, mine):
         return
@@ -141,7 +184,8 @@ def _merge_file(
         if new is not None:
             merge.left_out.append(name)
     elif new is None:
-        merge.vanishing.append(name)
+        merge.changes[name] = Change(mine, None)
+        _keep_aside(merge, folder, name, mine)
     else:
         _merge_contents(merge, name, old, mine, new)
 
@@ -163,16 +207,9 @@ def _merge_contents(merge: Merge, name: str, old: File | None, mine: File, new: 
 
 
 def require_harmless(folder: Path, merge: Merge) -> None:
-    """Raise `UsageError`, with the files' names, where the update would lose something."""
-    if merge.vanishing:
-        files = " ".join(shlex.quote(name) for name in merge.vanishing)
-        raise UsageError(
-            f"the template no longer has files that you have edited: {', '.join(merge.vanishing)};"
-            f" nothing was changed. Keep what you need of them elsewhere, run `git rm {files} &&"
-            f" git commit` in {folder}, then this again"
-        )
+    """Raise `UsageError`, with the files' names, where the update would overwrite something."""
     tracked = git.tracked(folder)
-    blocked = [name for name in merge.changes if _is_in_the_way(folder, name, tracked, merge)]
+    blocked = [name for name in merge.changes if _is_in_the_way(folder, name, tracked)]
     if blocked:
         raise UsageError(
             f"where the template puts a file lies something else: {', '.join(blocked)}; nothing was"
@@ -180,13 +217,12 @@ def require_harmless(folder: Path, merge: Merge) -> None:
         )
 
 
-def _is_in_the_way(folder: Path, name: str, tracked: set[str], merge: Merge) -> bool:
+def _is_in_the_way(folder: Path, name: str, tracked: set[str]) -> bool:
     """Whether something that is no earlier state of the file lies at its path or above."""
     parents = [folder / parent for parent in PurePosixPath(name).parents][:-1]
     if any(parent.is_symlink() or (parent.exists() and not parent.is_dir()) for parent in parents):
         return True
-    is_new = name not in tracked or name in merge.kept_aside.values()
-    return is_new and os.path.lexists(folder / name)
+    return name not in tracked and os.path.lexists(folder / name)
 
 
 def read_tree(folder: Path) -> Tree:

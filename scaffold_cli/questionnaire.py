@@ -100,9 +100,9 @@ class Questionnaire:
             self._message_after_copy, answers, _copier_conf={"dst_path": destination}, scaffold=True
         ).rstrip()
 
-    def render(self, text: str, answers: Answers) -> str:
+    def render(self, text: str, answers: Answers, **context: object) -> str:
         """One of the template's texts as it reads with these answers. Raises Jinja's errors."""
-        return self._render(text, answers).strip()
+        return self._render(text, answers, **context).strip()
 
     def _open(self, question: Question, answers: Answers) -> OpenQuestion:
         choices = self._choices(question, answers)

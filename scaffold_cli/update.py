@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 import shlex
 import tempfile
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
-from jinja2 import TemplateError
 from rich.console import Console
 
 from . import git
 from .answers import from_assignments, settle_again
 from .errors import ScaffoldError, UsageError
-from .history import HISTORY_FILE, History, InvalidHistory, notices_since, read_history, renames
+from .history import HISTORY_FILE, History, InvalidHistory, read_history, renames
 from .merge import ANSWERS_FILE, Merge, merge_trees, read_tree, require_harmless, write_file
+from .notices import notices_of_answers, notices_of_versions
 from .questionnaire import Answer, Answers, Questionnaire
 from .render import render_version
 from .source import INSTALLED
@@ -31,6 +32,7 @@ from .versions import Target, find_target
 AXES = ("framework", "storage", "providers")
 """What every version of the template has asked."""
 NAMED_FILES = 5
+LINE_WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Update:
     merge: Merge
     notices: Sequence[tuple[str, str]]
     """What the versions that are crossed tell the owner, each with the version's name."""
+    notices_of_answers: Mapping[str, Sequence[str]]
+    """What the owner is told of each answer that changes, by the question's name."""
 
 
 def require_updatable(folder: Path) -> Record:
@@ -117,8 +121,8 @@ def read_record(folder: Path) -> Record:
 def plan(folder: Path, record: Record, assignments: Sequence[str], to: str | None) -> Update | None:
     """What an update of the clean service in `folder` does; None when there is nothing to do.
 
-    Writes nothing. Raises `UsageError` for an unknown version or answer, and where the update would
-    lose what the owner wrote; `ScaffoldError` when the template cannot be had or rendered.
+    Writes nothing. Raises `UsageError` for an unknown version or answer, and where something lies
+    in a new file's place; `ScaffoldError` when the template cannot be had or rendered.
     """
     with tempfile.TemporaryDirectory(prefix="scaffold-") as workspace:
         target = find_target(record.source, record.version, to, Path(workspace, "template"))
@@ -127,7 +131,8 @@ def plan(folder: Path, record: Record, assignments: Sequence[str], to: str | Non
         questionnaire = _questionnaire(target, folder)
         answers = _answers(record, assignments, questionnaire)
         history = _history(target)
-        notices = _notices(target, history, questionnaire, answers)
+        notices = notices_of_versions(target, history, questionnaire, answers)
+        of_answers = notices_of_answers(target, questionnaire, record.answers, answers)
         old, new = Path(workspace, "old", folder.name), Path(workspace, "new", folder.name)
         render_version(record.source, target.recorded_commit, record.answers, old)
         render_version(record.source, target.commit, answers, new)
@@ -145,7 +150,7 @@ def plan(folder: Path, record: Record, assignments: Sequence[str], to: str | Non
     require_harmless(folder, merge)
     if not merge.changes and not merge.conflicts:
         return None
-    return Update(record, renewed, merge, notices)
+    return Update(record, renewed, merge, notices, of_answers)
 
 
 def _questionnaire(target: Target, folder: Path) -> Questionnaire:
@@ -172,25 +177,6 @@ def _history(target: Target) -> History:
         ) from error
 
 
-def _notices(
-    target: Target, history: History, questionnaire: Questionnaire, answers: Answers
-) -> list[tuple[str, str]]:
-    recorded = git.content(target.template_root, target.recorded_commit, HISTORY_FILE)
-    try:
-        known = read_history(recorded)
-    except InvalidHistory:
-        known = {}  # no later version can mend it: better told twice than never
-    told = notices_since(known, history)
-    try:
-        read = [(version, questionnaire.render(notice, answers)) for version, notice in told]
-    except TemplateError as error:
-        raise ScaffoldError(
-            f"a notice in the {HISTORY_FILE} of {target.version} cannot be rendered: {error};"
-            " choose another version with --to"
-        ) from error
-    return [(version, notice) for version, notice in read if notice]
-
-
 def _owned(template_root: Path) -> Callable[[str], bool]:
     """Whether a file is the owner's from the first rendering on."""
     config = yaml.safe_load((template_root / "copier.yml").read_text(encoding="utf-8"))
@@ -212,15 +198,17 @@ def print_plan(console: Console, update: Update) -> None:
     """The diff that the update would make, and what it would leave to the owner."""
     print(_difference(update.merge, coloured=console.is_terminal and not console.no_color))
     _print_files(console, update)
+    _print_kept_aside(console, update, "Would be kept aside")
     _print_notices(console, update)
     if update.merge.conflicts:
-        console.print(f"Would be yours to settle: {', '.join(update.merge.conflicts)}")
-    console.print("This was a dry run: nothing was written.")
+        console.print(f"\nWould be yours to settle: {', '.join(update.merge.conflicts)}")
+    console.print("\nThis was a dry run: nothing was written.")
 
 
 def print_done(console: Console, dest: Path, update: Update) -> None:
     """What was changed, what comes next, how to go back. Raises `ScaffoldError` on conflicts."""
     _print_files(console, update)
+    _print_kept_aside(console, update, "Kept aside")
     _print_notices(console, update)
     conflicts = update.merge.conflicts
     if conflicts:
@@ -253,19 +241,42 @@ def _print_files(console: Console, update: Update) -> None:
         if before != after:
             console.print(f"{name.replace('_', ' ')}: {before} -> {after}")
     names = merge.changes.keys() | merge.conflicts.keys() | {*merge.left_out}
-    origins = {name: origin for origin, name in merge.renamed.items()}
-    for name in sorted(names - merge.renamed.keys()):
+    names |= {*merge.kept_aside.values()}
+    origins = {name: origin for origin, name in (merge.renamed | merge.kept_aside).items()}
+    for name in sorted(names - merge.renamed.keys() - merge.given_up()):
         remark = f", which was {origins[name]}" if name in origins else ""
         remark = ", which you have deleted" if name in merge.left_out else remark
         console.print(f"  {_kind(merge, name):<10}{name}{remark}")
-    for name, aside in merge.kept_aside.items():
+
+
+def _print_kept_aside(console: Console, update: Update, heading: str) -> None:
+    """What the owner has edited and has to carry over, and what they had kept aside before."""
+    merge = update.merge
+    if merge.kept_aside:
+        console.print(f"\n{heading}, since you have edited it; no tool reads it there:")
+        for name, aside in merge.kept_aside.items():
+            remark = " (git ignores that name)" if aside in merge.ignored else ""
+            reason = f"begins anew, for {update.after.answers['framework']}"
+            if name in merge.given_up():
+                reason = "is no part of the service any more"
+            console.print(f"  {aside}{remark}: {name} {reason}")
+        console.print("Carry over what you still need of it, then remove it.")
+    if merge.kept_before:
         console.print(
-            f"Your {name} was written for {old.answers['framework']} and is now {aside}:"
-            f" carry over into the new {name} what you need, then remove it."
+            "\nWhat earlier updates have kept aside of these files still lies beside them:"
         )
+        for name, asides in merge.kept_before.items():
+            console.print(f"  {name}: {', '.join(asides)}")
 
 
 def _print_notices(console: Console, update: Update) -> None:
+    for question, notices in update.notices_of_answers.items():
+        change = " -> ".join(
+            _shown(record.answers[question]) for record in (update.before, update.after)
+        )
+        console.print(f"\nAbout {question.replace('_', ' ')}, {change}:")
+        for notice in notices:
+            console.print(_as_item(notice, console.width))
     if update.notices:
         console.print(f"\nNew since {update.before.version}:")
     for version, notice in update.notices:
@@ -279,6 +290,8 @@ def _kind(merge: Merge, name: str) -> str:
         return "left out"
     if name in merge.renamed.values():
         return "renamed"
+    if name in merge.kept_aside.values():
+        return "kept"
     if merge.changes[name].after is None:
         return "removed"
     return "changed" if merge.changes[name].before else "added"
@@ -299,6 +312,18 @@ def _difference(merge: Merge, *, coloured: bool) -> str:
                 if file:
                     write_file(Path(folder, side, name), file)
         return git.difference(Path(folder), "a", "b", coloured=coloured)
+
+
+def _as_item(text: str, width: int) -> str:
+    """As an item of a list, in lines that can be read where the terminal is wide."""
+    return textwrap.fill(
+        " ".join(text.split()),
+        min(width, LINE_WIDTH),
+        initial_indent="  - ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _shown(answer: Answer | None) -> str:

@@ -49,7 +49,7 @@ def take_snapshot(folder: Path) -> Path:
 
     Rendered from here a service has no version to update from, as the working tree has none.
     """
-    return copy_files(folder, "copier.yml", "template", "versions.yml")
+    return copy_files(folder, "copier.yml", "template", "versions.yml", "changed-answers.yml")
 
 
 def copy_files(folder: Path, *names: str) -> Path:

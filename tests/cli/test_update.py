@@ -415,19 +415,6 @@ class TestMerging:
         assert os.access(service / "app/lines.py", os.X_OK)
         assert os.access(service / "app/alpha.py", os.X_OK)
 
-    def test_edited_files_that_would_vanish_stop_it(
-        self, scaffold: Scaffold, template: Path, service: Path
-    ) -> None:
-        """They are named and nothing is changed; once the owner lets go of them it goes on."""
-        owner_edits(service, {"app/dropped.py": change_line(5, "mine")})
-        release(template, "1.1.0", {"template/app/dropped.py": None})
-        assert_refused(scaffold("update", "x"), "app/dropped.py", "git rm", "nothing was changed")
-        assert is_clean(service)
-        git(service, "rm", "--quiet", "app/dropped.py")
-        commit(service, "Let go")
-        assert scaffold("update", "x").returncode == 0
-        assert answers_of(service)["_commit"] == "1.1.0"
-
     def test_what_git_ignores_is_not_overwritten(
         self, scaffold: Scaffold, template: Path, service: Path
     ) -> None:
@@ -559,11 +546,17 @@ class TestRenames:
     def test_a_file_of_the_owners_own_keeps_the_new_name(
         self, scaffold: Scaffold, template: Path, service: Path
     ) -> None:
-        """Two files do not become one: the edited old one stops the update, by name."""
-        owner_edits(service, {"app/lines.py": change_line(5, "mine"), "app/moved.py": "my own\n"})
+        """Two files do not become one: the edited old one is kept aside, the other in conflict."""
+        mine = change_line(5, "mine")
+        owner_edits(service, {"app/lines.py": mine, "app/moved.py": "my own\n"})
         self.rename(template)
-        assert_refused(scaffold("update", "x"), "app/lines.py", "git rm")
-        assert is_clean(service)
+        result = scaffold("update", "x")
+        assert_refused(result, "app/moved.py", status=1)
+        assert "\n  app/lines.py.orig: app/lines.py is no part" in result.stdout
+        assert (service / "app/lines.py.orig").read_text() == mine
+        assert not (service / "app/lines.py").exists()
+        assert "my own\n" in (service / "app/moved.py").read_text()
+        assert git(service, "diff", "--name-only", "--diff-filter=U") == "app/moved.py"
 
     def test_what_is_not_in_git_is_not_overwritten(
         self, scaffold: Scaffold, template: Path, service: Path
@@ -837,14 +830,129 @@ class TestAnswers:
         assert (service / "app/beta.py").exists()
         assert not (service / "app/alpha.py").exists()
 
-    def test_what_was_kept_aside_before_is_not_overwritten(
-        self, scaffold: Scaffold, service: Path
+
+class TestKeptAside:
+    """What the owner has edited and the service has no more, or begins anew."""
+
+    def test_what_the_template_gives_up(
+        self, scaffold: Scaffold, template: Path, service: Path
     ) -> None:
-        """A second change of framework does not write over what the first one kept."""
+        """It is kept beside where it was, with its mode, for git to take in, and listed with what
+        to do; a dry run says the same. A second update leaves it where it is."""
+        mine = change_line(5, "mine")
+        (service / "app/dropped.py").chmod(0o755)
+        owner_edits(service, {"app/dropped.py": mine, "app/lines.py": mine})
+        before = contents(service)
+        release(template, "1.1.0", {"template/app/dropped.py": None})
+        listed = "  kept      app/dropped.py.orig, which was app/dropped.py\n"
+        told = " aside, since you have edited it; no tool reads it there:\n"
+        told += "  app/dropped.py.orig: app/dropped.py is no part of the service any more\n"
+        foretold = scaffold("update", "x", "--dry-run").stdout
+        assert listed in foretold
+        assert f"Would be kept{told}" in foretold
+        assert contents(service) == before
+        result = scaffold("update", "x")
+        assert result.returncode == 0, result.stderr
+        assert listed in result.stdout
+        assert f"Kept{told}" in result.stdout
+        assert "removed" not in result.stdout
+        aside = service / "app/dropped.py.orig"
+        assert aside.read_text() == mine
+        assert os.access(aside, os.X_OK)
+        assert not (service / "app/dropped.py").exists()
+        assert "?? app/dropped.py.orig" in git(service, "status", "--porcelain")
+        commit(service, "Update")
+        assert "up to date" in scaffold("update", "x", "--set", "framework=alpha").stdout
+        assert is_clean(service)
+
+    def test_nothing_is_overwritten(self, scaffold: Scaffold, service: Path) -> None:
+        """What was kept aside before stays as it is: what differs gets a number, and what does not
+        is not kept twice. Names that git ignores are taken too, and told."""
         owner_edits(
-            service, {"app/routes.py": "my routes\n", "app/routes.alpha.py.orig": "precious\n"}
+            service,
+            {
+                ".gitignore": ".venv/\nalpha.py.*\n",
+                "app/routes.py": "my routes\n",
+                "app/routes.alpha.py.orig": "precious\n",
+                "app/alpha.py": "my alpha\n",
+                "tests/test_routes.py": "my tests\n",
+                "tests/test_routes.alpha.py.orig": "my tests\n",
+            },
         )
-        assert_refused(scaffold("update", "x", "--set", "framework=beta"), "routes.alpha.py.orig")
+        (service / "app/alpha.py.orig").write_text("ignored\n")
+        before = contents(service)
+        result = scaffold("update", "x", "--set", "framework=beta")
+        assert result.returncode == 0, result.stderr
+        after = contents(service)
+        for name in ("app/routes.alpha.py.orig", "app/alpha.py.orig"):
+            assert after[name] == before[name]
+        assert after["app/routes.alpha.py.2.orig"] == b"my routes\n"
+        assert after["app/alpha.py.2.orig"] == b"my alpha\n"
+        assert after["tests/test_routes.alpha.py.orig"] == b"my tests\n"
+        assert "tests/test_routes.alpha.py.2.orig" not in after
+        assert "app/alpha.py.2.orig (git ignores that name): app/alpha.py is no" in result.stdout
+        for line in (
+            "app/routes.alpha.py.2.orig: app/routes.py begins anew, for beta",
+            "tests/test_routes.alpha.py.orig: tests/test_routes.py begins anew, for beta",
+        ):
+            assert f"  {line}\n" in result.stdout
+        assert "  app/routes.py: app/routes.alpha.py.orig\n" in result.stdout
+
+    def test_who_changes_back_is_led_to_it(self, scaffold: Scaffold, service: Path) -> None:
+        """A file that comes back is the template's, and what the owner had made of it is named."""
+        owner_edits(service, {"app/alpha.py": "my alpha\n", "app/routes.py": "my routes\n"})
+        result = scaffold("update", "x", "--set", "framework=beta")
+        assert "earlier updates" not in result.stdout
+        commit(service, "Beta")
+        result = scaffold("update", "x", "--set", "framework=alpha")
+        assert result.returncode == 0, result.stderr
+        assert (service / "app/alpha.py").read_text() == "alpha\n"
+        assert (service / "app/routes.py").read_text() == "routes for alpha\n"
+        assert (service / "app/alpha.py.orig").read_text() == "my alpha\n"
+        told = result.stdout.partition("What earlier updates have kept aside")[2]
+        assert "  app/alpha.py: app/alpha.py.orig\n" in told
+        assert "  app/routes.py: app/routes.alpha.py.orig\n" in told
+        assert "Kept aside" not in result.stdout
+
+
+class TestChangedAnswers:
+    NOTICES = """\
+storage:
+  - "{{ before.storage }} gives way to {{ storage }} in {{ project_name }}."
+  - "{% if storage == 'disk' %}Disks are slow.{% endif %}"
+framework: [Nobody hears this.]
+"""
+
+    def test_what_an_answer_means_is_told(
+        self, scaffold: Scaffold, template: Path, service: Path
+    ) -> None:
+        """The template's words on the answers that change, and no others; by a dry run as well."""
+        release(template, "1.1.0", {"changed-answers.yml": self.NOTICES})
+        told = "\nAbout storage, disk -> memory:\n  - disk gives way to memory in x.\n\n"
+        for flags, next_line in ((["--dry-run"], "This was a dry run"), ([], "Next:")):
+            result = scaffold("update", "x", "--set", "storage=memory", *flags)
+            assert result.returncode == 0, result.stderr
+            assert f"{told}{next_line}" in result.stdout
+            assert "Nobody" not in result.stdout
+        commit(service, "Update")
+        release(template, "1.2.0", {"template/app/alpha.py": "alpha 1.2.0\n"})
+        assert "About" not in scaffold("update", "x").stdout
+
+    @pytest.mark.parametrize(
+        ("notices", "word"),
+        [
+            ("{", "no YAML"),
+            ("storage: told", "lists of texts"),
+            ("storage: ['{{ before.colour }}']", "colour"),
+        ],
+    )
+    def test_words_that_cannot_be_read_change_nothing(
+        self, scaffold: Scaffold, template: Path, service: Path, notices: str, word: str
+    ) -> None:
+        """The file, the version and the way round it are named."""
+        release(template, "1.1.0", {"changed-answers.yml": notices})
+        result = scaffold("update", "x", "--set", "storage=memory")
+        assert_refused(result, "changed-answers.yml", word, "1.1.0", "--to", status=1)
         assert is_clean(service)
 
 

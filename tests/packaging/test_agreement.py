@@ -192,6 +192,12 @@ def test_the_store_comes_first(service: Rendered) -> None:
         assert volume.partition(":")[0] in compose["volumes"]
 
 
+def test_another_store_gets_another_volume(service: Rendered) -> None:
+    """Where the store is changed later, the new one is not put on what the old one has left."""
+    volumes = [*service.yaml("compose.yaml").get("volumes", {})]
+    assert volumes == ([] if service.storage == "memory" else [f"{service.storage}-data"])
+
+
 def test_the_database_is_on_a_volume(service: Rendered) -> None:
     """What SQLite writes by default outlives the container; nothing else has such a place."""
     if service.storage != "sqlite":
@@ -202,7 +208,7 @@ def test_the_database_is_on_a_volume(service: Rendered) -> None:
     default = service.store_settings().model_fields["sqlite_path"].default
     folder = str(Path(dockerfile["WORKDIR"], default).parent)
     (volume,) = service.compose_service()["volumes"]
-    assert volume == f"data:{folder}"
+    assert volume == f"sqlite-data:{folder}"
     (mount,) = [m for m in service.container()["volumeMounts"] if m["name"] == "data"]
     assert mount["mountPath"] == folder
 

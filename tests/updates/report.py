@@ -12,8 +12,8 @@ from ..told import ToldTable
 from .edits import EDITS
 
 PROPERTY = "update"
-KEPT, CONFLICT, ASKED, LOST, ABSENT = "kept", "conflict", "asked", "LOST", "-"
-"""In its file; between markers; the update stopped and named it; gone; no such file."""
+KEPT, CONFLICT, ASIDE, LOST, ABSENT = "kept", "conflict", "aside", "LOST", "-"
+"""In its file; between markers; beside where its file was; gone; no such file."""
 
 
 def case(by: str, start: str, end: str, shape: object, fates: Mapping[str, str]) -> object:
@@ -42,7 +42,7 @@ class Table(ToldTable):
         terminal.write_line(
             f"{fates.total() - fates[ABSENT]} edits in {len(self.rows)} updates of"
             f" {len({case['shape'] for case in self.rows})} shapes: {fates[KEPT]} kept,"
-            f" {fates[CONFLICT]} in a conflict, {fates[ASKED]} asked about,"
+            f" {fates[CONFLICT]} in a conflict, {fates[ASIDE]} kept aside,"
             f" edits lost: {fates[LOST]}",
             green=not fates[LOST],
             red=fates[LOST] > 0,

@@ -28,7 +28,6 @@ from . import report
 from .edits import COLLIDING, EDITS, OWNERS_LINE, TEMPLATES_LINE, Edit
 from .services import (
     Renderings,
-    commit_service,
     copier_update,
     scaffold_update,
     settle,
@@ -37,7 +36,7 @@ from .services import (
     unmerged,
 )
 from .shapes import pairwise_shapes
-from .versions import FIRST, LAST, QUESTION, REMOVED, VERSIONS, is_crossed
+from .versions import FIRST, LAST, QUESTION, VERSIONS, is_crossed
 
 # One process has the renderings; two would make them twice.
 pytestmark = pytest.mark.xdist_group("updates")
@@ -75,6 +74,9 @@ class Case:
             sides = (OWNERS_LINE, TEMPLATES_LINE)
             is_shown = all(side.encode() in after[name] for side in sides for name in mine)
             return report.CONFLICT if is_shown else report.LOST
+        if by == "scaffold" and not anew:
+            is_aside = all(after.get(f"{name}.orig") == self.before[name] for name in mine)
+            return report.ASIDE if is_aside and not mine & after.keys() else report.LOST
         # Plain Copier knows of no renames: what the template gave up stays beside what is new.
         is_given_up = by == "copier" and not mine & anew
         if edit.stays or is_given_up:
@@ -86,6 +88,7 @@ class Case:
     def not_as_rendered(self) -> set[str]:
         """The files that no edit has touched and that are not what the new version renders."""
         touched = set().union(*self.touched.values(), *self.touched_anew.values())
+        touched |= {f"{name}.orig" for name in touched - self.expected.keys()}
         after = tree(self.service)
         names = (after.keys() | self.expected.keys()) - touched
         return {name for name in names if after.get(name) != self.expected.get(name)}
@@ -167,16 +170,16 @@ def steps() -> list[tuple[str, str]]:
 def test_scaffold_update_loses_no_edit(
     shape: Combination, start: str, end: str, make_case: MakeCase, record_property: Record
 ) -> None:
-    """Each edit is in its file, under its new name if it has one, or in a conflict, or the update
-    asks first; all else is what the new version renders. A second update changes nothing."""
+    """Each edit is in its file, under its new name if it has one, or in a conflict, or kept aside
+    where the file is gone; all else is what the new version renders. A second update changes
+    nothing."""
     case = make_case(shape, start, end, in_monorepo=shape in SHAPES[::2])
     service = case.service
-    asked = let_go_of_what_vanishes(case, start, end)
     failure = scaffold_update(service, to=end)
     is_colliding = is_crossed("1.1.0", start, end)
     assert unmerged(service) == ({COLLIDING} if is_colliding else set())
     assert (failure is not None) is is_colliding, failure
-    fates = case.fates("scaffold") | asked
+    fates = case.fates("scaffold")
     record_property(report.PROPERTY, report.case("scaffold", start, end, shape, fates))
     assert report.LOST not in fates.values(), fates
     assert case.not_as_rendered() == set()
@@ -188,21 +191,6 @@ def test_scaffold_update_loses_no_edit(
     # An answer, though it is the same, makes it compare everything once more.
     assert scaffold_update(service, f"framework={shape.answers['framework']}", to=end) is None
     assert changes(service) == [], "a second update is a no-op"
-
-
-def let_go_of_what_vanishes(case: Case, start: str, end: str) -> dict[str, str]:
-    """Where the template gives up an edited file the update stops, and tells what to do. The owner
-    does it."""
-    if not is_crossed("1.3.0", start, end):
-        return {}
-    failure = scaffold_update(case.service, to=end)
-    is_asked = failure is not None and REMOVED in failure and tree(case.service) == case.before
-    assert failure is not None
-    remedy = failure.partition("run `")[2].partition("`")[0]
-    assert remedy == f"git rm {REMOVED} && git commit"
-    (case.service / REMOVED).unlink()
-    commit_service(case.service)
-    return {"in a removed file": report.ASKED if is_asked else report.LOST}
 
 
 @pytest.mark.parametrize("shape", covering_combinations(), ids=str)
@@ -224,7 +212,7 @@ def test_plain_copier_loses_no_edit(
         assert changes(case.service) == [], "a second update is a no-op"
 
 
-PEACEFUL = [edit for edit in EDITS if edit.kind not in ("same lines", "in a removed file")]
+PEACEFUL = [edit for edit in EDITS if edit.kind != "same lines"]
 PROOFS = [
     "tests/test_routes.py",
     "tests/checklist/test_2_environment.py",
