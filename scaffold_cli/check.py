@@ -32,6 +32,7 @@ OPEN_ITEMS_OF_THE_UNREADY = 3
 STOP_SECONDS = 20.0
 SHOWN_LINES = 15
 WIDTH_WITHOUT_TERMINAL = 110
+SHOWN = {True: Text("yes", "green"), False: Text("no", "bold red"), None: Text("-", "dim")}
 
 
 class NotChecked(ScaffoldError):
@@ -48,11 +49,12 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """`seen` is the evidence, or the reason why there is none."""
+    """`seen` is the evidence, or the reason why there is none. `passed` is None where nothing could
+    be seen, which is neither a yes nor open."""
 
     step: str
     question: str
-    passed: bool
+    passed: bool | None
     seen: str
 
 
@@ -66,12 +68,12 @@ class Report:
 
     @property
     def passed(self) -> int:
-        return sum(item.passed for item in self.items)
+        return sum(item.passed is True for item in self.items)
 
     @property
     def status(self) -> int:
         """The exit status that tells a script the verdict."""
-        still_open = len(self.items) - self.passed
+        still_open = sum(item.passed is False for item in self.items)
         if still_open >= OPEN_ITEMS_OF_THE_UNREADY:
             return NOT_READY
         return NEARLY_READY if still_open else 0
@@ -212,7 +214,6 @@ def _table(items: Sequence[Item]) -> Table:
     for step, group in groupby(items, lambda item: item.step):
         table.add_row(Text(step, "bold"))
         for item in group:
-            check = Text("yes", "green") if item.passed else Text("no", "bold red")
-            table.add_row(Text(item.question), check, Text(item.seen))
+            table.add_row(Text(item.question), SHOWN[item.passed], Text(item.seen))
         table.add_section()
     return table

@@ -27,7 +27,20 @@ def find_uv(otherwise: str = ", or pass --no-install") -> str:
 def service_variables() -> dict[str, str]:
     """Ours, without those that name the environment of whoever called us: uv would change that."""
     ignored = {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT"}
-    return {name: value for name, value in os.environ.items() if name not in ignored}
+    variables = {name: value for name, value in os.environ.items() if name not in ignored}
+    return variables if _has_cache() else {**variables, "UV_NO_CACHE": "1"}
+
+
+def _has_cache() -> bool:
+    """Whether uv can keep one, without which it refuses to do anything; as in a read-only home."""
+    if os.name == "nt" or os.environ.get("UV_CACHE_DIR"):
+        return True  # what is named is to be used, and complained about
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "uv")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(cache, os.W_OK | os.X_OK)
 
 
 def install(uv: str, folder: Path, console: Console) -> None:

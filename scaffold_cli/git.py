@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -89,6 +90,35 @@ def tags(repository: Path) -> list[str]:
     return (_output(repository, "tag", "--list") or "").splitlines()
 
 
+def remote_tags(url: str, seconds: float) -> list[str]:
+    """The tags of a repository elsewhere; none where it does not tell them in this time.
+
+    Nobody is asked for a password or whether a host may be trusted: that is for who wants to clone.
+    """
+    silent = {
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",
+        "GCM_INTERACTIVE": "never",
+        "GIT_SSH_COMMAND": f"{os.environ.get('GIT_SSH_COMMAND', 'ssh')} -o BatchMode=yes",
+    }
+    process = subprocess.Popen(
+        ["git", "ls-remote", "--quiet", "--tags", "--refs", "--", url],
+        env={**os.environ, **silent},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # what it starts has no terminal to ask at
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return []
+    finally:
+        _end_all(process)
+    lines = output.decode(errors="replace").splitlines() if process.returncode == 0 else []
+    return [line.partition("refs/tags/")[2] for line in lines]
+
+
 def commit_of(clone: Path, name: str) -> str | None:
     """The full hash of a tag, branch or commit of a clone; nothing where there is no such."""
     for candidate in (name, f"refs/remotes/origin/{name}"):
@@ -153,7 +183,8 @@ def difference(folder: Path, before: str, after: str, *, coloured: bool) -> str:
     """The diff of two folders below `folder`, as git prints it."""
     flags = ["--no-index", "--no-prefix", "--no-renames", "--no-ext-diff"]
     colour = f"--color={'always' if coloured else 'never'}"
-    result = _run(folder, "--no-pager", "diff", *flags, colour, before, after)
+    readable = ["-c", "core.quotePath=false"]  # letters beyond ASCII as they are
+    result = _run(folder, "--no-pager", *readable, "diff", *flags, colour, before, after)
     return result.stdout.decode(errors="replace")
 
 
@@ -165,6 +196,18 @@ def commit_all(folder: Path, message: str) -> None:
     _git(
         folder, *_fallback_identity(folder), "commit", "--quiet", "--message", message
     ).check_returncode()
+
+
+def _end_all(process: subprocess.Popen[bytes]) -> None:
+    """It, and those that it has started; nothing where it has ended by itself."""
+    if process.poll() is None:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def _fallback_identity(folder: Path) -> list[str]:

@@ -16,9 +16,10 @@ from rich.text import Text
 
 from . import environment, git, prompts
 from .answers import FLAGS, from_file, from_flags, settle
-from .check import find_service, print_report, run
-from .errors import Cancelled, ScaffoldError
+from .check import Report, find_service, print_report, run
+from .errors import Cancelled, ScaffoldError, UsageError
 from .folder import require_usable
+from .hint import tell_of_newer_version
 from .new import create, print_files, print_summary
 from .questionnaire import Answer, OpenQuestion, Questionnaire
 from .replace import apply
@@ -157,6 +158,7 @@ def new(
     except (KeyboardInterrupt, EOFError) as error:
         raise Cancelled("cancelled: nothing is left behind") from error
     console.print(f"\n{questionnaire.next_steps(settled, dest)}")
+    tell_of_newer_version(dest)
 
 
 @app.command()
@@ -200,32 +202,83 @@ def update(
     except (KeyboardInterrupt, EOFError) as error:
         raise Cancelled("cancelled: the service is as it was") from error
     print_done(console, dest, planned)
+    if to is not None:  # else the newest is what it has now
+        tell_of_newer_version(dest)
 
 
 @app.command()
 def check(
     dest: Annotated[
-        Path, typer.Argument(help="The service's folder; else the current one.", metavar="DEST")
-    ] = Path("."),
+        Path | None,
+        typer.Argument(
+            help="The service's folder; else the current one.", metavar="DEST", show_default=False
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="A running service instead: what can be seen of it from outside.", metavar="URL"
+        ),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            help="With --url: the environment variable that has one of its API keys.",
+            metavar="NAME",
+        ),
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="With --url: allow a few model calls, which cost.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Put the service in DEST to the test, item by item of the guide's checklist.
 
-    Exit status: 0 when every item is a yes, 1 with one or two open, 3 with three
+    Or, with --url, look at a running one from outside: nothing is changed and no
+    model is called, unless --probe allows it.
+
+    Exit status: 0 when no item is a no, 1 with one or two open, 3 with three
     or more (not ready for production), 4 when the checklist gave no result.
     """
     console = _console()
-    service = find_service(dest.resolve())
-    uv = environment.find_uv(otherwise=" and run this again")
+    progress_console = Console(stderr=True) if as_json else console
     try:
-        report = run(uv, service, Console(stderr=True) if as_json else console)
+        if url is None:
+            report = _check_folder(dest, api_key_env, probe, progress_console)
+        else:
+            report = _check_url(dest, url, api_key_env, probe, progress_console)
     except (KeyboardInterrupt, EOFError) as error:
         raise Cancelled("cancelled: what was started has ended") from error
     if as_json:
         print(json.dumps(report.document, indent=2))
     else:
         print_report(console, report)
+        if url is None:
+            tell_of_newer_version(dest or Path("."))
     raise typer.Exit(report.status)
+
+
+def _check_folder(
+    dest: Path | None, api_key_env: str | None, probe: bool, console: Console
+) -> Report:
+    if api_key_env is not None or probe:
+        raise UsageError("--api-key-env and --probe are about a running service: give its --url")
+    service = find_service((dest or Path(".")).resolve())
+    return run(environment.find_uv(otherwise=" and run this again"), service, console)
+
+
+def _check_url(
+    dest: Path | None, url: str, api_key_env: str | None, probe: bool, console: Console
+) -> Report:
+    # Imported here: the half second of an HTTP client, which no other command needs.
+    from . import outside
+
+    if dest is not None:
+        raise UsageError("DEST is a service's code and --url a running one: give one of them")
+    if probe and api_key_env is None:
+        raise UsageError("--probe calls models, which takes a key: name its --api-key-env too")
+    key = None if api_key_env is None else outside.read_key(api_key_env)
+    return outside.examine(url, key, console, probe=probe)
 
 
 @app.command()

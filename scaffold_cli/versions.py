@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +37,7 @@ class Target:
 def find_target(source: str, recorded_version: str, to: str | None, clone: Path) -> Target:
     repository = repository_of(source)
     try:
-        git.clone(_cloneable(repository), clone)
+        git.clone(cloneable(repository), clone)
     except subprocess.CalledProcessError as error:
         raise ScaffoldError(
             _not_cloned(source, repository, last_line(error.stderr or error))
@@ -87,6 +89,21 @@ def _not_had(source: str, repository: str, version: str) -> str:
     )
 
 
+def latest_release(tags: Iterable[str]) -> str | None:
+    """The newest of the tags that are versions by PEP 440, those before a release left out."""
+    releases = [tag for tag in filter(_is_version, tags) if not Version(tag).is_prerelease]
+    return max(releases, key=Version, default=None)
+
+
+def released(recorded: str) -> str | None:
+    """The version that a service records or, as `git describe` names commits, comes after.
+
+    Nothing for a mere hash.
+    """
+    tag = re.sub(r"-[0-9]+-g[0-9a-f]+$", "", recorded)
+    return tag if _is_version(tag) else None
+
+
 def _commit_named(clone: Path, to: str) -> str:
     commit = git.commit_of(clone, to)
     if commit is None:
@@ -97,8 +114,8 @@ def _commit_named(clone: Path, to: str) -> str:
 
 def _latest_commit(clone: Path, recorded: str) -> str:
     """The latest version's, HEAD's where nothing is tagged; never one before the recorded."""
-    releases = [tag for tag in _versions(clone) if not Version(tag).is_prerelease]
-    latest = git.commit_of(clone, f"refs/tags/{releases[-1]}" if releases else "HEAD")
+    release = latest_release(git.tags(clone))
+    latest = git.commit_of(clone, f"refs/tags/{release}" if release else "HEAD")
     return recorded if latest is None or git.is_ancestor(clone, latest, recorded) else latest
 
 
@@ -115,7 +132,7 @@ def _is_version(tag: str) -> bool:
     return True
 
 
-def _cloneable(source: str) -> str:
+def cloneable(source: str) -> str:
     """A source in Copier's shorthand, as git takes it."""
     for alias, host in (("gh:", "https://github.com/"), ("gl:", "https://gitlab.com/")):
         if source.startswith(alias):
