@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test suite combinations test-system stress soak bench-hanging check lint format \
-	env-example release environment clean
+	env-example session release environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -72,6 +72,9 @@ format: environment ## Format, and mend what the linter can mend
 
 env-example: environment ## Write the template's .env.example from the descriptions of its settings
 	PYTHONPATH=template $(UV) run python -m tools.env_example
+
+session: environment ## Record the README's pictures of a session anew, in a real terminal (needs tmux)
+	$(UV) run python -m tools.record_session
 
 # The checks first: they take no time.
 release: environment ## Check, commit, tag and build a version (VERSION=1.2.0); it never publishes
