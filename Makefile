@@ -34,8 +34,8 @@ help: ## List the targets
 demo: environment ## Render a default service, fire each guardrail at it, print what each did
 	$(UV) run python -m tests.demo
 
-test: environment ## The whole suite: the next two, the second also when the first fails
-	@$(MAKE) --no-print-directory --keep-going suite combinations
+test: environment ## All there is to hold: lint and the next two, each also when another fails
+	@$(MAKE) --no-print-directory --keep-going lint suite combinations
 
 suite: environment ## All tests but those of the next one, in parallel
 	$(UV) run pytest --numprocesses $(PROCESSES) --dist loadgroup \
