@@ -22,6 +22,8 @@ PROGRAM = Path(__file__).with_name("preloading.py")
 CAN_FORK = sys.platform == "linux"
 """Elsewhere a system library may not be used in a fork."""
 OWN = ("app", "sandbox", "tests")
+LATE = ("genai_prices.data", "httpcore", "uvicorn.protocols.http.httptools_impl", "uvloop")
+"""What libraries load only when they are used, where it is there."""
 
 
 class Preloaded:
@@ -83,7 +85,7 @@ class Preloaded:
         return Path(self._folder.name, "socket")
 
     def _process_of(self, environment: Environment, project: Path) -> subprocess.Popen[str] | None:
-        names = frozenset(libraries_of(project))
+        names = frozenset([*libraries_of(project), *LATE])
         if self._process is None or self._known != (environment, names):
             self._end()
             self._listens_at.unlink(missing_ok=True)
