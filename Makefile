@@ -1,7 +1,7 @@
 # Needs Python 3.11 or newer, git and make. uv is taken from the PATH, or put into .uv/ first.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test suite combinations test-system stress soak bench-hanging check lint format \
+.PHONY: help demo test suite combinations test-system stress soak bench bench-hanging check lint format \
 	env-example session release environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
@@ -50,6 +50,10 @@ stress: environment ## The races for money, keys and places, and leaks, ten time
 
 soak: environment ## Ten minutes of load and mixed faults: figures, and what was counted (MINUTES=10)
 	$(UV) run pytest --minutes $(or $(MINUTES),10) tests/soak
+
+bench: environment ## What the guardrails cost, beside none; needs wrk (ROUNDS=5 SECONDS=5 ONLY=redis)
+	$(UV) run python -m benchmarks.guardrails --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),5) \
+		$(foreach word,$(ONLY),--only $(word)) $(if $(OUTPUT),--output $(OUTPUT))
 
 bench-hanging: environment ## What a provider that hangs costs those who do not ask it
 	$(UV) run python -m benchmarks.hanging_provider

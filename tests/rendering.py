@@ -159,7 +159,7 @@ def run(command: list[str], folder: Path, variables: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StandIns:
-    """The sandbox's stand-ins in a process of their own.
+    """The sandbox's stand-ins in a process of their own, which leads the store's server if any.
 
     `variables` point a service at them and at what its store needs.
     """
@@ -167,6 +167,7 @@ class StandIns:
     url: str
     vendors: tuple[str, ...]
     variables: Mapping[str, str]
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,7 @@ class Service:
 
     url: str
     log: Path
+    pid: int
 
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
@@ -215,7 +217,7 @@ def stand_ins(environment: Environment, project: Path) -> Iterator[StandIns]:
                 said = errors.read().decode(errors="replace")
                 raise CommandFailed(["the sandbox's server"], "ended at once", said)
             url, vendors, variables = json.loads(line)
-            yield StandIns(url, tuple(vendors), variables)
+            yield StandIns(url, tuple(vendors), variables, process.pid)
         finally:
             _end(process)
 
@@ -226,20 +228,35 @@ def service(
 ) -> Iterator[Service]:
     """`python -m app` under these variables, ready to serve until the block ends."""
     command = [environment.python, "-m", "app"]
+    with serving(command, project, {**environment.variables(), **variables}, log) as started:
+        yield started
+
+
+@contextmanager
+def serving(
+    command: list[str],
+    folder: Path,
+    variables: Mapping[str, str],
+    log: Path,
+    *,
+    ready: str = "/readyz",
+) -> Iterator[Service]:
+    """Whatever serves HTTP on `PORT`: up until the block ends, and ready once the path `ready`
+    answers 200."""
     with kept_port() as port, log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            cwd=project,
-            env={**environment.variables(), "PORT": str(port), **variables},
+            cwd=folder,
+            env={"PORT": str(port), **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             # Ctrl-C is ours to hear; we end the service when we are done with it.
             start_new_session=True,
         )
-        started = Service(f"http://127.0.0.1:{port}", log)
+        started = Service(f"http://127.0.0.1:{port}", log, process.pid)
         try:
-            _wait_until_ready(started, process, command)
+            _wait_until_ready(f"{started.url}{ready}", started, process, command)
             yield started
         finally:
             _end(process)
@@ -261,18 +278,16 @@ def kept_port() -> Iterator[int]:
 
 
 def _wait_until_ready(
-    started: Service, process: subprocess.Popen[bytes], command: list[str]
+    url: str, started: Service, process: subprocess.Popen[bytes], command: list[str]
 ) -> None:
     deadline = time.monotonic() + START_SECONDS
-    with httpx.Client(
-        base_url=started.url, timeout=5, trust_env=False, verify=PLAIN_HTTP
-    ) as client:
+    with httpx.Client(timeout=5, trust_env=False, verify=PLAIN_HTTP) as client:
         while True:
             if process.poll() is not None:
                 what = f"ended with status {process.returncode} instead of serving"
                 raise CommandFailed(command, what, started.output())
             try:
-                if client.get("/readyz").status_code == 200:
+                if client.get(url).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

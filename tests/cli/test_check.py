@@ -23,8 +23,8 @@ pytestmark = pytest.mark.xdist_group("cli check")
 
 RETRY = (
     "app/guardrails/availability/retry.py",
-    "return await retrying(attempt)",
-    "return await attempt()",
+    "return await retrying(first_or_next)",
+    "return await first_or_next()",
 )
 FALLBACK = ("app/chat.py", "return able", "return able[:1]")
 IGNORED = (".gitignore", "\n.env\n", "\n")

@@ -63,6 +63,15 @@ def test_every_hour_of_a_changing_day_is_in_it(zone: str) -> None:
             assert calendar.around(today.ends_at)[0] == today
 
 
+def test_a_clock_that_is_set_back_finds_its_day() -> None:
+    """The calendar goes by the moment asked about, not by the last one."""
+    calendar = BudgetCalendar(ZoneInfo("Europe/Berlin"))
+    _, today, _ = calendar.around(1_790_000_000)
+    yesterday = calendar.around(today.starts_at - 0.001)[1]
+    assert (yesterday.name, yesterday.ends_at) != (today.name, today.ends_at)
+    assert yesterday.ends_at == today.starts_at
+
+
 @given(st.floats(1_500_000_000, 2_500_000_000), st.sampled_from(ZONES))
 def test_days_follow_one_another(now: float, zone: str) -> None:
     """Yesterday, today and tomorrow leave no gap, and today holds the moment asked about."""

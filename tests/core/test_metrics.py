@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from app.caller import Attempt, Caller
 from app.errors import ServiceError
 from app.guardrails.visibility.metrics import FOLDER_VARIABLE, Metrics
+from app.messages import Charge
 
 from ..metrics import Scrape
 
@@ -69,6 +71,28 @@ def test_a_breaker_is_asked_when_it_is_scraped(metrics: Metrics) -> None:
     metrics.watch_breaker("somebody", lambda: next(states))
     assert scrape(metrics)("llm_circuit_breaker_open", provider="somebody") == 1
     assert scrape(metrics)("llm_circuit_breaker_open", provider="somebody") == 0.5
+
+
+def test_each_request_is_counted_under_its_own_labels(metrics: Metrics) -> None:
+    """The second time as the first, and never under another metric of the same labels."""
+    caller = Caller("ada", authenticated=True, request_id="request-1", route="POST /r")
+    caller.record.attempts = [Attempt("one", "ok", 2.0, waited_seconds=0.5)]
+    caller.record.charges = [Charge("one", "m", 10**9, input_tokens=7, output_tokens=3)]
+    for method in ("POST", "GET", "POST"):
+        metrics.request_ended(caller, method=method, route="/r", status=200, duration_seconds=4.0)
+    seen = scrape(metrics)
+
+    requests = {"route": "/r", "status": "200"}
+    assert seen("http_requests_total", method="POST", **requests) == 2
+    assert seen("http_requests_total", method="GET", **requests) == 1
+    assert seen("http_request_duration_seconds_sum", route="/r") == 12
+    assert seen("llm_provider_attempts_total", provider="one", outcome="ok") == 3
+    assert seen("llm_provider_attempt_duration_seconds_sum", provider="one") == 6
+    assert seen("llm_provider_wait_seconds_total", provider="one") == 1.5
+    tokens = {"provider": "one", "model": "m"}
+    assert seen("llm_tokens_total", direction="input", **tokens) == 21
+    assert seen("llm_tokens_total", direction="output", **tokens) == 9
+    assert seen("llm_cost_usd_total", **tokens) == 3
 
 
 def codes_of(error: type[ServiceError]) -> Iterator[str]:

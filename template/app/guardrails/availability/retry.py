@@ -50,6 +50,17 @@ class Retry:
         a wait begun that is longer than the longest backoff.
         """
         self.budget.first_attempt()
+        try:
+            # Most calls end here, and need none of the machinery below.
+            return await attempt()
+        except ProviderError as error:
+            failed = [error]
+
+        async def first_or_next() -> T:
+            if failed:
+                raise failed.pop()
+            return await attempt()
+
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: _is_worth_repeating(error, others_left)),
             wait=self._wait_seconds,
@@ -57,7 +68,7 @@ class Retry:
             sleep=self.sleep,
             reraise=True,
         )
-        return await retrying(attempt)
+        return await retrying(first_or_next)
 
     def _wait_seconds(self, state: RetryCallState) -> float:
         """The vendor's wish, or 0.5, 1, 2, 4, 8 s with up to a quarter more."""

@@ -35,6 +35,9 @@ def trim(
     does not count system messages. When everything fits, everything stays.
     """
     system = tuple(i for i, message in enumerate(messages) if message.role == "system")
+    everything = sum(tokens)
+    if len(messages) - len(system) <= max_messages and everything <= max_tokens:
+        return Trimmed(tuple(range(len(messages))), (), everything, fits=True)
     fixed = sum(tokens[i] for i in system)
     groups = _group(messages)
     room = _Room(groups, tokens, max_messages, max_tokens - fixed)

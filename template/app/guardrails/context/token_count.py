@@ -119,6 +119,8 @@ class TokenCounter:
         Long texts go in pieces: the encoder aborts on about a million blanks in a row.
         """
         step = policy.COUNT_INLINE_CHARACTERS
+        if len(text) <= step:
+            return len(self._encoding.encode_ordinary(text))
         pieces = (text[start : start + step] for start in range(0, len(text), step))
         return sum(len(self._encoding.encode_ordinary(piece)) for piece in pieces)
 

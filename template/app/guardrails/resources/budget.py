@@ -16,14 +16,20 @@ from ...storage.base import BudgetDay, BudgetState
 NANO_PER_USD: Final = 10**9
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BudgetCalendar:
     """Days from midnight to midnight in one time zone, 23 or 25 hours long when clocks change."""
 
     zone: ZoneInfo
+    _last: tuple[BudgetDay, ...] = ()
 
     def around(self, now: float) -> tuple[BudgetDay, ...]:
         """Yesterday, today and tomorrow: the store picks by its own clock."""
+        if not self._last or not self._last[1].starts_at <= now < self._last[1].ends_at:
+            self._last = self._days(now)
+        return self._last
+
+    def _days(self, now: float) -> tuple[BudgetDay, ...]:
         today = datetime.fromtimestamp(now, self.zone).date()
         midnights = [
             datetime(day.year, day.month, day.day, tzinfo=self.zone).timestamp()

@@ -4,7 +4,6 @@ The claim on a request is taken by the store, in the same step as rate limit and
 """
 
 import hashlib
-from dataclasses import asdict
 from typing import Literal
 
 import orjson
@@ -66,7 +65,7 @@ def fingerprint_of(body: bytes) -> str:
 
 
 def encode_reply(reply: ChatReply, provider: str) -> bytes:
-    return orjson.dumps({"provider": provider, "reply": asdict(reply)})
+    return orjson.dumps({"provider": provider, "reply": reply})
 
 
 def decode_reply(stored: bytes) -> tuple[ChatReply, str]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -33,6 +33,7 @@ DURATION_BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 
 RATIO_BUCKETS: Final = (0.5, 0.8, 0.9, 0.95, 0.99, 1, 1.01, 1.05, 1.1, 1.25, 1.5, 2, 3, 5, 10)
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
+M = TypeVar("M", Counter, Histogram)
 OfWorkers = Literal["livesum", "livemax", "max", "mostrecent", "livemostrecent"]
 """`live`: without the workers that have ended."""
 
@@ -49,6 +50,7 @@ class Metrics:
         self._today = today
         self._budget_day = ""
         self._watched: list[tuple[Gauge, Callable[[], float]]] = []
+        self._children: dict[tuple[object, tuple[str, ...]], Any] = {}
         self._declare_requests()
         self._declare_calls()
         self._declare_limits()
@@ -176,8 +178,8 @@ class Metrics:
     ) -> None:
         self._in_flight.dec()
         known_method = method if method in ("GET", "POST", "PUT", "PATCH", "DELETE") else "other"
-        self._requests.labels(known_method, route, str(status)).inc()
-        self._duration.labels(route).observe(duration_seconds)
+        self._with(self._requests, known_method, route, str(status)).inc()
+        self._with(self._duration, route).observe(duration_seconds)
         self._model_call(caller.record)
 
     def budget_used(self, ratio: float, day: str) -> None:
@@ -220,30 +222,39 @@ class Metrics:
 
     def _model_call(self, record: Record) -> None:
         if record.refusal and not record.attempts:
-            self._refusals.labels(record.refusal).inc()
+            self._with(self._refusals, record.refusal).inc()
         if record.replayed:
             self._replays.inc()
         if record.trimmed_messages:
-            self._trimmed.labels("summary" if record.summarized_messages else "nothing").inc()
+            self._with(self._trimmed, "summary" if record.summarized_messages else "nothing").inc()
         for attempt in record.attempts:
             self._attempt(attempt)
         for estimate in record.input_estimates:
             if estimate.billed_tokens:
                 ratio = estimate.estimated_tokens / estimate.billed_tokens
-                self._estimate_ratio.labels(estimate.provider).observe(ratio)
+                self._with(self._estimate_ratio, estimate.provider).observe(ratio)
         for charge in record.charges:
             provider, model = charge.provider, charge.model
-            self._tokens.labels(provider, model, "input").inc(charge.input_tokens)
-            self._tokens.labels(provider, model, "output").inc(charge.output_tokens)
-            self._cost.labels(provider, model).inc(charge.cost_nano_usd / 1e9)
+            self._with(self._tokens, provider, model, "input").inc(charge.input_tokens)
+            self._with(self._tokens, provider, model, "output").inc(charge.output_tokens)
+            self._with(self._cost, provider, model).inc(charge.cost_nano_usd / 1e9)
         if record.first_token_seconds is not None and record.provider is not None:
-            self._first_token.labels(record.provider).observe(record.first_token_seconds)
+            self._with(self._first_token, record.provider).observe(record.first_token_seconds)
 
     def _attempt(self, attempt: Attempt) -> None:
-        self._attempts.labels(attempt.provider, attempt.outcome).inc()
-        self._waited.labels(attempt.provider).inc(attempt.waited_seconds)
+        self._with(self._attempts, attempt.provider, attempt.outcome).inc()
+        self._with(self._waited, attempt.provider).inc(attempt.waited_seconds)
         if attempt.duration_seconds:
-            self._attempt_duration.labels(attempt.provider).observe(attempt.duration_seconds)
+            self._with(self._attempt_duration, attempt.provider).observe(attempt.duration_seconds)
+
+    def _with(self, metric: M, *labels: str) -> M:
+        """The metric for these labels. The library's own look-up takes a lock and longer than to
+        count."""
+        key = metric, labels
+        found: M | None = self._children.get(key)
+        if found is None:
+            found = self._children[key] = metric.labels(*labels)
+        return found
 
     # Metrics of this registry
 

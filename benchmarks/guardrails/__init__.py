@@ -1,0 +1,1 @@
+"""What the guardrails cost, beside a service without any; `make bench`."""

@@ -1,0 +1,127 @@
+"""Starts what is measured, all of it at once, and measures one of it at a time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.rendering import ROOT, Environment, render, service, serving, stand_ins, take_snapshot
+
+from . import load, usage
+from .figures import Sample
+from .load import Load
+from .rows import Row
+
+SETTINGS = {
+    "ENVIRONMENT": "development",  # takes a provider without TLS
+    "LOG_FORMAT": "json",
+    "SERVICE_API_KEYS": load.callers(),
+    # Every guardrail counts and none refuses.
+    "RATE_LIMIT_REQUESTS": "100000",
+    "DAILY_BUDGET_USD": "1000000",
+    "DAILY_BUDGET_PER_CALLER_USD": "1000000",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service that is up."""
+
+    url: str
+    pid: int
+    store_pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a run takes place, until its block ends."""
+
+    folder: Path
+    stack: ExitStack
+    environment: Environment = field(default_factory=lambda: Environment(Path(sys.prefix)))
+
+    def start_upstream(self) -> Running:
+        with usage.bound_to(usage.cores_for_load()):
+            return self._serve("upstream", {}, ready="/")
+
+    def start(self, row: Row, upstream: str) -> Running:
+        variables = {"OPENAI_BASE_URL": upstream, "OPENAI_API_KEY": "sk-benchmark-3f6c2d9e7b1a"}
+        variables["WORKERS"] = str(row.processes)
+        if not row.framework:
+            with usage.bound_to(usage.cores_to_serve(row.processes)):
+                return self._serve("unguarded", variables, ready="/openapi.json")
+        return self._start_guarded(row, variables)
+
+    def _start_guarded(self, row: Row, variables: Mapping[str, str]) -> Running:
+        place = self.folder / row.name.replace(", ", "-").replace(" ", "-")
+        project = place / "service"
+        template = self.folder / "template"
+        if not template.exists():
+            take_snapshot(template)
+        answers = {"project_name": "benchmark", "framework": row.framework, "storage": row.storage}
+        render(template, project, {**answers, "providers": ["openai", "anthropic"]})
+        with usage.bound_to(usage.cores_for_load()):
+            store = self.stack.enter_context(stand_ins(self.environment, project))
+        variables = {
+            **SETTINGS,
+            **store.variables,
+            **variables,
+            "SQLITE_PATH": str(place / "service.db"),
+        }
+        with usage.bound_to(usage.cores_to_serve(row.processes)):
+            started = service(self.environment, project, variables, place / "log")
+            running = self.stack.enter_context(started)
+        return Running(running.url, running.pid, store.pid)
+
+    def _serve(self, module: str, variables: Mapping[str, str], *, ready: str) -> Running:
+        number = len(list(self.folder.glob(f"{module}*.log")))
+        command = [self.environment.python, "-m", f"benchmarks.guardrails.{module}"]
+        started = serving(
+            command,
+            ROOT,
+            {**self.environment.variables(), **variables},
+            self.folder / f"{module}-{number}.log",
+            ready=ready,
+        )
+        running = self.stack.enter_context(started)
+        return Running(running.url, running.pid)
+
+
+@contextmanager
+def stage(folder: Path) -> Iterator[Stage]:
+    with ExitStack() as stack:
+        yield Stage(folder, stack)
+
+
+def warm_up(running: Running, loads: Sequence[Load]) -> None:
+    """What is only slow the first time."""
+    with usage.bound_to(usage.cores_for_load()):
+        for each in loads:
+            load.run(running.url, each, 1)
+
+
+def measure(running: Running, row: Row, under: Load, seconds: float) -> Sample:
+    """Raises `LoadFailed` if not every request was served."""
+    with usage.bound_to(usage.cores_for_load()):
+        before = _cpu(running)
+        measured = load.run(running.url, under, seconds, keyed=row.keyed)
+        after = _cpu(running)
+        return Sample(
+            requests=measured.requests,
+            seconds=measured.seconds,
+            p50_ms=measured.p50_ms,
+            p99_ms=measured.p99_ms,
+            cpu_seconds=after[0] - before[0],
+            store_cpu_seconds=after[1] - before[1],
+            memory_mb=usage.largest_mb(running.pid),
+            first_token_ms=load.first_token_ms(running.url) if under.chunks else 0.0,
+        )
+
+
+def _cpu(running: Running) -> tuple[float, float]:
+    """Of the service and of its store's server."""
+    store = usage.cpu_seconds(running.store_pid) if running.store_pid else 0.0
+    return usage.cpu_seconds(running.pid), store

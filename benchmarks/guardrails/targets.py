@@ -1,0 +1,89 @@
+"""What the guarded service is to reach, and whether it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from .figures import CPU_MS, MEMORY_MB, ONE_P50_MS, Figures
+from .rows import NAMES, Row
+
+FASTAPI = Row("fastapi", "memory")
+CPU_RATIOS = {"memory": 0.60, "sqlite": 0.75, "redis": 0.75, "postgres": 0.80}
+"""CPU per request, of the unguarded service's; on FastAPI."""
+TO_FASTAPI = {"litestar": 1.2, "quart": 1.2, "django": 2.0}
+"""CPU per request, of that on FastAPI; on memory."""
+ADDED_MS = {"memory": 1.0, "redis": 2.0}
+"""Beyond the unguarded service's median at one connection; on FastAPI."""
+MEMORY = 180.0
+"""MB a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`seen` reads the figure, which is to be `at_most` so much."""
+
+    text: str
+    unit: str
+    at_most: float
+    rows: Sequence[Row]
+    seen: Callable[[Figures], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a target."""
+
+    text: str
+    unit: str
+    at_most: float
+    seen: float
+
+    @property
+    def hit(self) -> bool:
+        return self.seen <= self.at_most
+
+    @property
+    def told(self) -> str:
+        if self.hit:
+            return "reached"
+        return f"missed by {self.seen / self.at_most - 1:.0%}"
+
+
+def targets(rows: Sequence[Row]) -> Iterator[Target]:
+    """Those that these rows say something about."""
+    for target in _all(rows):
+        if set(target.rows) <= set(rows):
+            yield target
+
+
+def judge(figures: Figures, rows: Sequence[Row]) -> list[Verdict]:
+    return [
+        Verdict(target.text, target.unit, target.at_most, target.seen(figures))
+        for target in targets(rows)
+    ]
+
+
+def _all(rows: Sequence[Row]) -> Iterator[Target]:
+    for storage, most in CPU_RATIOS.items():
+        row = Row("fastapi", storage)
+        text = f"{row.name}: CPU per request, of the unguarded service's"
+        yield _ratio(text, most, row, row.baseline)
+    for framework, most in TO_FASTAPI.items():
+        row = Row(framework, "memory")
+        text = f"{row.name}: CPU per request, of {NAMES['fastapi']}'s"
+        yield _ratio(text, most, row, FASTAPI)
+    for storage, most in ADDED_MS.items():
+        row = Row("fastapi", storage)
+        text = f"{row.name}: p50 at one connection, beyond the unguarded service's"
+        seen = partial(Figures.beyond, metric=ONE_P50_MS, row=row, other=row.baseline)
+        yield Target(text, "ms", most, (row, row.baseline), seen)
+    for row in rows:
+        if row.framework and row.keyed:
+            seen = partial(Figures.value, metric=MEMORY_MB, row=row)
+            yield Target(f"{row.name}: memory a process", "MB", MEMORY, (row,), seen)
+
+
+def _ratio(text: str, most: float, row: Row, to: Row) -> Target:
+    return Target(text, "", most, (row, to), partial(Figures.ratio, metric=CPU_MS, row=row, to=to))
