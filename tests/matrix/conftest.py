@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import pytest
 from plumbum import local
 
@@ -47,8 +49,28 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return take_snapshot(tmp_path_factory.mktemp("template"))
 
 
+@pytest.fixture(scope="session")
+def compiled_once() -> Iterator[None]:
+    """Jinja makes the same of the same text each time; Copier asks it anew for each rendering, and
+    for every part of every path."""
+    known: dict[tuple[object, ...], Any] = {}
+    compile_anew: Any = jinja2.Environment.compile
+
+    def compile_once(self: jinja2.Environment, *asked: Any, **more: Any) -> Any:
+        if not isinstance(asked[0], str):
+            return compile_anew(self, *asked, **more)
+        what = (type(self), *asked, *more.items())
+        if what not in known:
+            known[what] = compile_anew(self, *asked, **more)
+        return known[what]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", compile_once)
+        yield
+
+
 @pytest.fixture
-def rendered(template: Path, tmp_path: Path) -> Render:
+def rendered(template: Path, tmp_path: Path, compiled_once: None) -> Render:
     """Renders a combination into a folder of the test's own."""
 
     def start(combination: Combination) -> Path:
