@@ -91,6 +91,9 @@ def serve(listener: socket.socket) -> dict[str, Any] | None:
         if listener in readable:
             asker, _ = listener.accept()
             order = receive(asker)
+            if order is None:
+                asker.close()
+                continue
             pid = os.fork()
             if pid == 0:
                 signal.set_wakeup_fd(-1)
@@ -103,11 +106,17 @@ def serve(listener: socket.socket) -> dict[str, Any] | None:
                 os.close(stream)
 
 
-def receive(asker: socket.socket) -> dict[str, Any]:
-    """A line of JSON, with the streams that the run is to have."""
+def receive(asker: socket.socket) -> dict[str, Any] | None:
+    """A line of JSON, with the streams that the run is to have; `None` from who was ended before
+    its order was whole."""
     text, streams, _, _ = socket.recv_fds(asker, 1 << 16, STREAMS)
     while not text.endswith(b"\n"):
-        text += asker.recv(1 << 16)
+        more = asker.recv(1 << 16)
+        if not more:
+            for stream in streams:
+                os.close(stream)
+            return None
+        text += more
     return {**json.loads(text), "streams": streams}
 
 

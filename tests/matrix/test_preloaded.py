@@ -112,6 +112,17 @@ print(pid, started.wait())
     eventually(lambda: not psutil.pid_exists(pid))
 
 
+def test_who_is_ended_before_it_has_asked_stops_nobody(run: Run) -> None:
+    """Half an order is none."""
+    text = """import os, socket, sys
+with socket.socket(socket.AF_UNIX) as asker:
+    asker.connect(os.path.join(os.path.dirname(sys.executable), "socket"))
+    asker.send(b"{")
+print("asked")
+"""
+    assert [run(text), run("print('after')")] == ["asked\n", "after\n"]
+
+
 @pytest.mark.parametrize("end", ["sys.exit(3)", "raise ValueError('why')", "os.abort()"])
 def test_a_failed_run_is_seen(run: Run, end: str) -> None:
     """With what it has printed; the next one begins anew."""

@@ -21,7 +21,7 @@ class BudgetCalendar:
     """Days from midnight to midnight in one time zone, 23 or 25 hours long when clocks change."""
 
     zone: ZoneInfo
-    _last: tuple[BudgetDay, ...] = ()
+    _last: tuple[BudgetDay, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def around(self, now: float) -> tuple[BudgetDay, ...]:
         """Yesterday, today and tomorrow: the store picks by its own clock."""
