@@ -12,9 +12,11 @@ from tests.rendering import ROOT, Environment, render, service, serving, stand_i
 
 from . import load, usage
 from .figures import Sample
-from .load import Load
+from .load import Load, LoadFailed
 from .rows import Row
 
+COMPLAINTS = 10
+"""Lines of a service's log that are shown when it has refused a request."""
 SETTINGS = {
     "ENVIRONMENT": "development",  # takes a provider without TLS
     "LOG_FORMAT": "json",
@@ -33,6 +35,7 @@ class Running:
     url: str
     pid: int
     store_pid: int | None = None
+    log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Stage:
         with usage.bound_to(usage.cores_to_serve(row.processes)):
             started = service(self.environment, project, variables, place / "log")
             running = self.stack.enter_context(started)
-        return Running(running.url, running.pid, store.pid)
+        return Running(running.url, running.pid, store.pid, place / "log")
 
     def _serve(self, module: str, variables: Mapping[str, str], *, ready: str) -> Running:
         number = len(list(self.folder.glob(f"{module}*.log")))
@@ -107,7 +110,10 @@ def measure(running: Running, row: Row, under: Load, seconds: float) -> Sample:
     """Raises `LoadFailed` if not every request was served."""
     with usage.bound_to(usage.cores_for_load()):
         before = _cpu(running)
-        measured = load.run(running.url, under, seconds, keyed=row.keyed)
+        try:
+            measured = load.run(running.url, under, seconds, keyed=row.keyed)
+        except LoadFailed as error:
+            raise LoadFailed(f"{row.name}, {under.name}: {error}{_complaints(running)}") from error
         after = _cpu(running)
         return Sample(
             requests=measured.requests,
@@ -119,6 +125,15 @@ def measure(running: Running, row: Row, under: Load, seconds: float) -> Sample:
             memory_mb=usage.largest_mb(running.pid),
             first_token_ms=load.first_token_ms(running.url) if under.chunks else 0.0,
         )
+
+
+def _complaints(running: Running) -> str:
+    """The last lines of a service's log that are no routine, if it has any."""
+    if running.log is None:
+        return ""
+    lines = running.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    unusual = [line for line in lines if '"level":"info"' not in line]
+    return "".join(f"\n{line}" for line in unusual[-COMPLAINTS:])
 
 
 def _cpu(running: Running) -> tuple[float, float]:

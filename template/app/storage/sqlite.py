@@ -47,6 +47,7 @@ T = TypeVar("T")
 
 EVERYONE: Final = ""
 """The budget row that adds up all callers; no caller can have an empty name."""
+LOCK_POLL_SECONDS: Final = 0.001
 
 
 class SQLiteSettings(StoreSettings):
@@ -125,14 +126,13 @@ class Store:
         """Runs `work` in the store's thread, for at most `STORE_TIMEOUT_SECONDS`."""
 
         def connected() -> T:
-            if self._connection is None:
-                self._connection = self._connect()
             try:
-                return work(self._connection)
+                return _when_free(lambda: work(self._connected()))
             except sqlite3.Error:
                 # The next call opens the file anew: it may have been moved, restored or remounted.
-                self._connection.close()
-                self._connection = None
+                if self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
                 raise
 
         future = self._thread.submit(connected)
@@ -145,17 +145,25 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             raise _unavailable(error, outcome_unknown=False) from error
 
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
             self._path,
-            # Half of the store's limit: whoever waits for the lock learns the outcome in time.
-            timeout=policy.STORE_TIMEOUT_SECONDS / 2,
+            timeout=0,  # `_when_free` waits
             isolation_level=None,
             check_same_thread=False,
         )
-        _switch_to_wal(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _migrate(self, db: sqlite3.Connection) -> None:
@@ -444,18 +452,22 @@ def _unavailable(error: Exception, *, outcome_unknown: bool) -> StoreUnavailable
     return unavailable
 
 
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """SQLite does not wait for its turn here, as it does elsewhere: of several processes that
-    switch a new file at the same moment, all but one are told that it is busy."""
+def _when_free(work: Callable[[], T]) -> T:
+    """Does `work`, which is all or nothing, as soon as no other process has the file locked.
+
+    SQLite by itself looks for that ever more rarely, down to ten times a second: under load the
+    others leave it no gap to meet. After half of the store's limit it gives up, so that whoever
+    waits learns the outcome in time.
+    """
     give_up_at = time.monotonic() + policy.STORE_TIMEOUT_SECONDS / 2
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
+            return work()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+            is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > give_up_at:
                 raise
-            time.sleep(0.005)
+            time.sleep(LOCK_POLL_SECONDS)
 
 
 @contextmanager

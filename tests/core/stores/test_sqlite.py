@@ -2,8 +2,9 @@
 
 import asyncio
 import sqlite3
+import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,35 @@ async def test_a_locked_file_is_given_up_in_time(tmp_path: Path) -> None:
         other.execute("ROLLBACK")
     await admitted(store, request())
     await store.close()
+
+
+async def test_a_busy_file_starves_nobody(tmp_path: Path) -> None:
+    """Another process takes the lock again and again, and leaves it for 2 ms of each 70: whoever
+    looks for it only now and then does not find it free within the limit."""
+    path = tmp_path / "store.db"
+    store = await opened(path)
+    taken, over = threading.Event(), threading.Event()
+
+    def keep_it_busy() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+            while not over.is_set():
+                with suppress(sqlite3.OperationalError):
+                    other.execute("BEGIN IMMEDIATE")
+                    taken.set()
+                    over.wait(0.067)
+                    taken.clear()
+                    other.execute("COMMIT")
+                    time.sleep(0.002)
+
+    busy = asyncio.create_task(asyncio.to_thread(keep_it_busy))
+    try:
+        for _ in range(20):
+            await asyncio.to_thread(taken.wait)
+            await admitted(store, request())
+    finally:
+        over.set()
+        await busy
+        await store.close()
 
 
 async def test_a_folder_is_made(tmp_path: Path) -> None:
