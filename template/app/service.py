@@ -57,6 +57,7 @@ class Service:
     def __init__(self, configuration: Configuration) -> None:
         settings = configuration.service
         self._settings = settings
+        self._daily_nano_usd = settings.daily_budget_nano_usd
         self._warnings = configuration.warnings
         self.logger, redact = start_logging(configuration)
         self._calendar = BudgetCalendar(ZoneInfo(settings.budget_timezone))
@@ -210,7 +211,7 @@ class Service:
                 self.store,
                 Limits(
                     RateLimit(settings.rate_limit_requests, settings.rate_limit_window_seconds),
-                    settings.daily_budget_nano_usd,
+                    self._daily_nano_usd,
                     settings.daily_budget_per_caller_nano_usd,
                     settings.idempotency_ttl_seconds,
                 ),
@@ -292,7 +293,7 @@ class Service:
             self.metrics.sample()
 
     def _on_budget(self, state: BudgetState) -> None:
-        limit = self._settings.daily_budget_nano_usd
+        limit = self._daily_nano_usd
         self.metrics.budget_used(state.committed_nano_usd / limit, state.day)
         # Told each time: of several workers another may have seen the store go.
         self.metrics.store_reachable(True)

@@ -51,6 +51,8 @@ def create_api(endpoints: Endpoints, routes: APIRouter, *, title: str, docs: boo
         openapi_url="/openapi.json" if docs else None,
         redoc_url=None,
         redirect_slashes=False,
+        # Spans, figures and redacted errors are the outermost layer's (`app/api/asgi.py`).
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     api.state.endpoints = endpoints
     _add_routes(api, endpoints)

@@ -502,4 +502,5 @@ def _day_of(days: tuple[BudgetDay, ...], now: int) -> BudgetDay:
 
 
 def _one_less(rate: RateState) -> RateState:
-    return replace(rate, remaining=max(0, rate.remaining - 1))
+    remaining = max(0, rate.remaining - 1)
+    return RateState(rate.limit, remaining, rate.reset_seconds, rate.window_seconds)

@@ -201,8 +201,10 @@ class Fallback:
         observer: AttemptObserver,
         others_left: bool,
     ) -> T:
-        # Whichever of its models is asked, a provider's breaker and places are the same.
-        guarded = replace(self._providers[provider.name], provider=provider)
+        guarded = self._providers[provider.name]
+        if guarded.provider is not provider:
+            # Whichever of its models is asked, a provider's breaker and places are the same.
+            guarded = replace(guarded, provider=provider)
 
         async def attempt() -> T:
             observer.attempt_waits(provider)

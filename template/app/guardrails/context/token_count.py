@@ -8,7 +8,7 @@ import json
 import math
 from binascii import a2b_base64
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Self
@@ -150,7 +150,14 @@ class TokenCounter:
         return await asyncio.to_thread(count) if cost > policy.COUNT_INLINE_CHARACTERS else count()
 
     def _size(self, piece: _Piece) -> Size:
-        return replace(piece.rest, text_tokens=sum(map(self.text, piece.texts)))
+        rest = piece.rest
+        return Size(
+            sum(map(self.text, piece.texts)),
+            rest.overhead_tokens,
+            rest.images,
+            rest.preambles,
+            rest.tool_preambles,
+        )
 
 
 def _of_message(message: Message) -> _Piece:

@@ -10,7 +10,7 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from ... import policy
@@ -159,23 +159,17 @@ class Admission:
         Without `reply` the claim is released. When the store cannot be reached, the settlement is
         kept and written later.
         """
-        caller.record.charges.extend(operation.spending.charges)
+        charges = operation.spending.charges
+        caller.record.charges.extend(charges)
         caller.tell(cost_header(caller.record.cost_nano_usd))
-        settlement = Settlement(
-            operation.id,
-            operation.caller,
-            operation.spending.charges,
-            claim_key=operation.claim_key,
-        )
-        if reply is not None and operation.claim_key is not None:
+        whose = (operation.id, operation.caller, charges, operation.claim_key)
+        if reply is None or operation.claim_key is None:
+            settlement = Settlement(*whose)
+        else:
             stored = encode_reply(reply, provider)
             small_enough = len(stored) <= policy.MAX_STORED_REPLY_BYTES
-            settlement = replace(
-                settlement,
-                claim="done",
-                reply=stored if small_enough else None,
-                reply_ttl_seconds=self._limits.reply_ttl_seconds,
-            )
+            ttl_seconds = self._limits.reply_ttl_seconds
+            settlement = Settlement(*whose, "done", stored if small_enough else None, ttl_seconds)
         self._note_budget(caller, await self._backlog.settle(settlement))
 
     def _note_budget(self, caller: Caller, state: BudgetState | None) -> None:

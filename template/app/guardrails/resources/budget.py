@@ -5,7 +5,7 @@ its worst case.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -88,14 +88,10 @@ class Spending:
 
     def attempt_cost(self, nano_usd: int, usage: TokenUsage) -> None:
         """The attempt has ended, and this is what it cost."""
-        if self._under_way is not None:
-            charge = replace(
-                self._under_way,
-                cost_nano_usd=nano_usd,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-            )
-            self._ended.append(charge)
+        it = self._under_way
+        if it is not None:
+            tokens = usage.input_tokens, usage.output_tokens
+            self._ended.append(Charge(it.provider, it.model, nano_usd, it.calls, *tokens))
         self._under_way = None
 
 
