@@ -10,7 +10,7 @@ import hashlib
 import logging
 import re
 import select
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -142,8 +142,10 @@ class Store:
             amount=reservation.amount_nano_usd if reservation else None,
             cap=reservation.limit_nano_usd if reservation else None,
             caller_cap=reservation.caller_limit_nano_usd if reservation else None,
-            day_names=[day.name for day in reservation.days] if reservation else None,
-            day_ends=[_span(day.ends_at) for day in reservation.days] if reservation else None,
+            day_names=_array(day.name for day in reservation.days) if reservation else None,
+            day_ends=_array(_span(day.ends_at) for day in reservation.days)
+            if reservation
+            else None,
             now=_micros(now),
             wait_ms=_wait_ms(),
         )
@@ -178,12 +180,12 @@ class Store:
             "settle",
             operation_id=settlement.operation_id,
             caller=settlement.caller,
-            providers=[charge.provider for charge in charges],
-            models=[charge.model for charge in charges],
-            calls=[charge.calls for charge in charges],
-            input_tokens=[charge.input_tokens for charge in charges],
-            output_tokens=[charge.output_tokens for charge in charges],
-            costs=[charge.cost_nano_usd for charge in charges],
+            providers=_array(charge.provider for charge in charges),
+            models=_array(charge.model for charge in charges),
+            calls=_array(charge.calls for charge in charges),
+            input_tokens=_array(charge.input_tokens for charge in charges),
+            output_tokens=_array(charge.output_tokens for charge in charges),
+            costs=_array(charge.cost_nano_usd for charge in charges),
             claim_key=settlement.claim_key,
             done=settlement.claim == "done",
             reply=settlement.reply,
@@ -213,7 +215,7 @@ class Store:
     async def read_summary(
         self, keys: Sequence[str], *, now: float | None = None
     ) -> tuple[int, str] | None:
-        row = await self._ask("find_summary", keys=list(keys), now=_micros(now))
+        row = await self._ask("find_summary", keys=_array(keys), now=_micros(now))
         return None if row is None else (int(row[0]), bytes(row[1]).decode())
 
     async def write_summary(
@@ -474,6 +476,18 @@ def _read(name: str) -> str:
 def _budget_state(row: Any) -> BudgetState | None:
     day, settled, committed, caller_committed = row
     return None if day is None else BudgetState(day, settled, committed, caller_committed)
+
+
+def _array(values: Iterable[str | int]) -> str:
+    """An array as PostgreSQL reads it. The driver writes the same, and takes ten times as long."""
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: str | int) -> str:
+    if isinstance(value, int):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _micros(now: float | None) -> int | None:

@@ -42,6 +42,18 @@ async def test_charges_add_up_by_caller_and_model(store: Store) -> None:
     assert (book.reserved, book.settled_nano_usd) == ((), 84)
 
 
+ODD = ["a,b", '"', "\\", '\\"', "{}", "NULL", "", " x ", "m:é\u2028☂", "'; --"]
+
+
+async def test_models_may_have_any_name(store: Store) -> None:
+    """What a vendor calls its model is told as it is, whatever it means to a store."""
+    await spend(store, "ada", *(charge(n, model=name) for n, name in enumerate(ODD)))
+    book = await store.day_book(TODAY.name)
+    assert {spent.charge.model: spent.charge.cost_nano_usd for spent in book.spent} == {
+        name: n for n, name in enumerate(ODD)
+    }
+
+
 async def test_what_is_set_aside_is_told(store: Store) -> None:
     """A call that has not ended, or whose worker was killed, is there with its reservation."""
     running = request("ada", reserve=reservation(40))
