@@ -432,7 +432,9 @@ class Store:
         if settlement.claim == "release":
             del self._claims[key]
             return
-        held.state, held.reply = "done", settlement.reply
+        held.state = "done"
+        # A copy: orjson's bytes keep the 4 kB that they were written in.
+        held.reply = bytes(memoryview(settlement.reply)) if settlement.reply is not None else None
         held.expires_at = now + _span(settlement.reply_ttl_seconds)
 
     def _settle_cost(self, settlement: Settlement, now: int) -> BudgetState | None:
