@@ -49,6 +49,22 @@ class InputEstimate:
 
 
 @dataclass(slots=True)
+class Stopwatch:
+    """Adds the time that a block takes to what its phase has taken."""
+
+    phases: dict[Phase, float]
+    name: Phase
+    _started: float = 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        spent = time.monotonic() - self._started
+        self.phases[self.name] = self.phases.get(self.name, 0.0) + spent
+
+
+@dataclass(slots=True)
 class Record:
     """What the log line says of a request beyond HTTP. Sums over its model calls, if several."""
 
@@ -76,14 +92,9 @@ class Record:
     traceback: TracebackType | None = None
     """Of `error`: some frameworks take it off an exception that they have handled."""
 
-    @contextmanager
-    def phase(self, name: Phase) -> Iterator[None]:
+    def phase(self, name: Phase) -> "Stopwatch":
         """Counts the time of the block, however it ends."""
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - started
+        return Stopwatch(self.phases, name)
 
     @property
     def input_tokens(self) -> int:

@@ -6,8 +6,8 @@ of errors, the log line, and what happens when the caller leaves. Routing is the
 
 import asyncio
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -400,7 +400,7 @@ def _caller(scope: Scope, headers: dict[str, str]) -> Caller:
     return Caller(
         name="-",
         authenticated=False,
-        request_id=given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex,
+        request_id=given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16),
         route=f"{scope['method']} {scope['path']}",
         query=scope.get("query_string", b"").decode("latin-1"),
         idempotency_key=headers.get("idempotency-key"),

@@ -1,7 +1,7 @@
 """Replies in OpenAI's wire format, whole and in pieces."""
 
+import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -147,4 +147,4 @@ def _usage(usage: TokenUsage | None) -> dict[str, Any] | None:
 
 
 def _new_id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex}"
+    return f"chatcmpl-{secrets.token_hex(16)}"

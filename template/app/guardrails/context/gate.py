@@ -19,6 +19,7 @@ from .summary import Summary, message_line, summary_request, with_summary
 from .token_count import Size, TokenCounter, Tokenizer
 
 _NOBODY: Final[Mapping[str, ModelLimits]] = MappingProxyType({})
+_UNLIMITED: Final = ModelLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,7 @@ class ContextGate:
         self._summary_instruction = summary_instruction
         self._default_system = Message("system", (Text(default_system_message),))
         self._models = models
+        self._tokenizers: dict[ProviderAdapter, Tokenizer] = {}
         # With a small window a summary may take a quarter of it, not all.
         most = min(policy.SUMMARY_OUTPUT_TOKENS, max_input_tokens // 4, max_output_tokens)
         self._summary_tokens = min(
@@ -259,7 +261,7 @@ class ContextGate:
         frame_size: Size,
         adapter: ProviderAdapter,
     ) -> FittedRequest:
-        tokenizer = Tokenizer.of([adapter])
+        tokenizer = self._tokenizer(adapter)
         tokens = [tokenizer.tokens(size) for size in sizes]
         frame = tokenizer.tokens(frame_size)
         output_tokens = self._output_tokens(adapter.name, request.max_output_tokens)
@@ -297,8 +299,13 @@ class ContextGate:
             max_tokens=max_tokens,
         )
 
+    def _tokenizer(self, adapter: ProviderAdapter) -> Tokenizer:
+        if adapter not in self._tokenizers:
+            self._tokenizers[adapter] = Tokenizer.of([adapter])
+        return self._tokenizers[adapter]
+
     def _limits(self, provider: str) -> ModelLimits:
-        return self._models.get(provider, ModelLimits())
+        return self._models.get(provider, _UNLIMITED)
 
     def _output_tokens(self, provider: str, wanted: int | None) -> int:
         allowed = min(wanted or self._max_output_tokens, self._max_output_tokens)

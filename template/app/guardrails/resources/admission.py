@@ -5,8 +5,8 @@ Two trips to the store on the plain path. A refused request has consumed nothing
 
 import asyncio
 import math
+import secrets
 import time
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -101,7 +101,7 @@ class Admission:
 
         Returns the stored reply when the request ran before. Raises `ServiceError`.
         """
-        operation_id = uuid.uuid4().hex
+        operation_id = secrets.token_hex(16)
         reservation = Reservation(
             worst_case_nano_usd,
             self._limits.daily_nano_usd,
@@ -140,7 +140,7 @@ class Admission:
 
     async def admit_request(self, caller: Caller) -> None:
         """One place in the window, for an endpoint that calls no model."""
-        request = AdmissionRequest(uuid.uuid4().hex, caller.name, self._limits.rate)
+        request = AdmissionRequest(secrets.token_hex(16), caller.name, self._limits.rate)
         decision = await self._backlog.watch(self._store.admit(request))
         caller.tell(rate_limit_headers(decision.rate))
         if isinstance(decision, Refused):

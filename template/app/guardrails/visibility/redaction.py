@@ -76,27 +76,28 @@ def credentials(url: str) -> Iterator[str]:
 class Prompt:
     """What the caller has said in one request: in its body, and where else its own words stand."""
 
-    def __init__(self, body: bytes, query: str = "", path: Iterable[str] = ()) -> None:
+    def __init__(self, body: bytes, query: str = "", path: str = "", route: str = "") -> None:
+        """Of `path`, only what its `route` (the template) leaves open is the caller's."""
         self._body = body
         self._query = query
         self._path = path
+        self._route = route
         self._is_forgotten = False
 
     @cached_property
     def _said(self) -> set[str]:
-        texts = [*_texts(self._body), *_query_texts(self._query), *self._path]
+        said_in_path = set(self._path.split("/")) - set(self._route.split("/"))
+        texts = [*_texts(self._body), *_query_texts(self._query), *said_in_path]
         return {line for text in texts for line in _lines(text)}
 
     @classmethod
     def of(cls, caller: Caller, route: str) -> "Prompt":
-        """Of a path, only what its `route` (the template) leaves open is the caller's."""
-        path = caller.route.partition(" ")[2].split("/")
-        return cls(caller.body, caller.query, set(path) - set(route.split("/")))
+        return cls(caller.body, caller.query, caller.route.partition(" ")[2], route)
 
     def forget(self) -> None:
         """The request is over, though tasks of its may live on: what they quote is withheld."""
         self._is_forgotten = True
-        self._body, self._query, self._path = b"", "", ()
+        self._body, self._query, self._path = b"", "", ""
         self.__dict__.pop("_said", None)
 
     def remove_from(self, text: str) -> str:
