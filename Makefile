@@ -51,9 +51,9 @@ stress: environment ## The races for money, keys and places, and leaks, ten time
 soak: environment ## Ten minutes of load and mixed faults: figures, and what was counted (MINUTES=10)
 	$(UV) run pytest --minutes $(or $(MINUTES),10) tests/soak
 
-bench: environment ## What the guardrails cost, beside none; needs wrk (ROUNDS=5 SECONDS=5 ONLY=redis)
+bench: environment ## What the guardrails cost; needs wrk (ROUNDS=5 SECONDS=5 ONLY=redis PEERS=1)
 	$(UV) run python -m benchmarks.guardrails --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),5) \
-		$(foreach word,$(ONLY),--only $(word)) $(if $(OUTPUT),--output $(OUTPUT))
+		$(foreach word,$(ONLY),--only $(word)) $(if $(PEERS),--peers) $(if $(OUTPUT),--output $(OUTPUT))
 
 bench-hanging: environment ## What a provider that hangs costs those who do not ask it
 	$(UV) run python -m benchmarks.hanging_provider

@@ -1,8 +1,9 @@
 """What the guardrails cost, beside a service without any.
 
-`python -m benchmarks.guardrails [--rounds N] [--seconds S] [--only WORD]... [--output FOLDER]`. An
-unguarded service written by hand and guarded ones as they are rendered run at once, before the same
-stand-in of a provider, and are put under load one after the other, round after round.
+`python -m benchmarks.guardrails [--rounds N] [--seconds S] [--only WORD]... [--peers] [--output
+FOLDER]`. An unguarded service written by hand and guarded ones as they are rendered run at once,
+before the same stand-in of a provider, and are put under load one after the other, round after
+round; with `--peers` other gateways too.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from rich.console import Console
 from tests.demo import hear_signals
 from tests.rendering import ROOT, CommandFailed
 
-from . import load, report, usage
+from . import load, peers, report, usage
 from .chart import Bar, draw
 from .figures import CPU_MS, Figures, Round, Sample
 from .load import LOADS, LoadFailed
-from .rows import Row, chosen
+from .peers import PeerMissing
+from .rows import PEER_ROWS, ROWS, Row, chosen
 from .stage import Running, measure, stage, warm_up
 from .targets import CPU_RATIOS, Verdict, judge
 
@@ -36,7 +38,7 @@ def main() -> int:
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 130
-    rows = chosen(arguments.only or [""])
+    rows = chosen(arguments.only or [""], (*ROWS, *PEER_ROWS) if arguments.peers else ROWS)
     if not rows:
         console.print(f"No row's name has {' or '.join(arguments.only)} in it.", style="red")
         return 1
@@ -46,6 +48,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             machine = report.this_machine()
             console.print(machine.told)
+            versions = at_hand(console, rows)
+            rows = [row for row in rows if not row.peer or row.name in versions]
             rounds = run(console, Path(folder), rows, arguments.rounds, arguments.seconds)
     except KeyboardInterrupt:
         console.print("\nStopped. What was started has ended.")
@@ -59,7 +63,7 @@ def main() -> int:
     report.print_verdicts(console, verdicts)
     settings = {"rounds": arguments.rounds, "seconds": arguments.seconds}
     written = arguments.output / "guardrails.json"
-    report.write_json(written, machine, settings, figures, rows, verdicts)
+    report.write_json(written, machine, settings, figures, rows, verdicts, versions)
     drawn = arguments.output / "guardrails.svg"
     drawn.write_text(
         chart(figures, rows, [machine.told, _told(arguments.rounds, arguments.seconds)]),
@@ -67,6 +71,29 @@ def main() -> int:
     )
     console.print(f"Written: {written}, {drawn}. {_conclusion(verdicts)}", soft_wrap=True)
     return 0
+
+
+def at_hand(
+    console: Console, rows: Sequence[Row], folder: Path = peers.FOLDER
+) -> dict[str, dict[str, str]]:
+    """The versions of those peers among the rows that can be measured, by the rows' names. Installs
+    what is missing, and tells what cannot be had."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if not row.peer:
+            continue
+        try:
+            if not peers.is_installed(row.peer, folder):
+                console.print(f"Installing, once: {row.name}")
+                peers.install(row.peer, folder)
+            peer = peers.PEERS[row.peer]
+            found[row.name] = peer.versions(peers.place(row.peer, folder))
+        except PeerMissing as error:
+            console.print(f"{row.name} is left out: {error}", style="yellow", soft_wrap=True)
+            continue
+        versions = ", ".join(f"{name} {version}" for name, version in found[row.name].items())
+        console.print(f"{row.name}: {versions}")
+    return found
 
 
 def run(
@@ -85,8 +112,9 @@ def run(
         for row in rows:
             console.print(f"Starting: {row.name}")
             running[row] = here.start(row, upstream.url)
-            warm_up(running[row], LOADS)
-        estimate = rounds * len(rows) * len(LOADS) * (seconds + 0.5) / 60
+            warm_up(running[row], row, LOADS)
+        each = sum(seconds * service.times_as_long + 0.5 for service in running.values())
+        estimate = rounds * len(LOADS) * each / 60
         console.print(f"{_told(rounds, seconds)}: about {estimate:.0f} minutes")
         there, back = running, dict(reversed(running.items()))
         return [
@@ -120,8 +148,11 @@ def chart(figures: Figures, rows: Sequence[Row], notes: Sequence[str]) -> str:
         for row in rows
         if row.processes == 1 and row.keyed
     ]
-    title = "CPU per request, all guardrails on; 1 = by hand, without a guardrail"
-    return draw(title, bars, [*notes, "The red mark is what is to be reached."])
+    title = "CPU per request; 1 = by hand, without a guardrail"
+    legend = ["Blue: all guardrails on; the red mark is what is to be reached. Grey: without them."]
+    if peers := [row.name for row in rows if row.peer]:
+        legend.append(f"{' and '.join(peers)}: as documented for production.")
+    return draw(title, bars, [*notes, *legend])
 
 
 def _told(rounds: int, seconds: float) -> str:
@@ -142,6 +173,11 @@ def _parse() -> argparse.Namespace:
         action="append",
         metavar="WORD",
         help="only rows with this word in their name, and what they are compared with; repeatable",
+    )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="LiteLLM's proxy and Portkey's gateway too; installs them below build/, once",
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="default: build/benchmarks")
     return parser.parse_args()

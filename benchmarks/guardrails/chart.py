@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, LABELS, BAR, GAP = 760, 230, 18, 10
+LENGTH = WIDTH - LABELS - 60
 TOP, BOTTOM = 58, 44
+LONGEST = 3.0
+"""A longer bar is drawn broken: beside it the others would be too short to compare."""
+BEYOND = 1.15
+"""How many times as long as all others a broken one is, so that none is taken to end with it."""
+SLANT, TAIL = 6, 30
+BROKEN = "A bar with a gap is longer than the drawing; its figure stands beside it."
 
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328; }
@@ -24,7 +31,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328; }
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """`target` is drawn as a mark across it."""
+    """`target` is drawn as a mark across it; `is_baseline` is what others are compared with."""
 
     label: str
     value: float
@@ -34,8 +41,13 @@ class Bar:
 
 def draw(title: str, bars: Sequence[Bar], notes: Sequence[str] = ()) -> str:
     """Horizontal bars with their values; a dashed line goes down at the baseline's 1."""
-    greatest = max([1.0, *(bar.value for bar in bars), *(bar.target or 0 for bar in bars)])
-    scale = (WIDTH - LABELS - 60) / greatest
+    drawn_whole = [bar.value for bar in bars if bar.value <= LONGEST]
+    greatest = max([1.0, *drawn_whole, *(bar.target or 0 for bar in bars)])
+    if any(bar.value > greatest for bar in bars):
+        greatest *= BEYOND
+    if any(bar.value > greatest for bar in bars):
+        notes = [*notes, BROKEN]
+    scale = LENGTH / greatest
     height = TOP + len(bars) * (BAR + GAP) + BOTTOM + 16 * len(notes)
     bottom = TOP + len(bars) * (BAR + GAP)
     parts = [
@@ -47,21 +59,24 @@ def draw(title: str, bars: Sequence[Bar], notes: Sequence[str] = ()) -> str:
         f' y2="{bottom}"/>',
     ]
     for number, bar in enumerate(bars):
-        parts.extend(_bar(bar, TOP + number * (BAR + GAP), scale))
+        parts.extend(_bar(bar, TOP + number * (BAR + GAP), greatest))
     for number, note in enumerate(notes):
         y = bottom + 24 + 16 * number
         parts.append(f'<text class="note" x="10" y="{y}">{escape(note)}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _bar(bar: Bar, y: int, scale: float) -> list[str]:
-    middle = y + BAR - 5
+def _bar(bar: Bar, y: int, greatest: float) -> list[str]:
+    scale, middle = LENGTH / greatest, y + BAR - 5
+    kind = "base" if bar.is_baseline else "bar"
     parts = [
         f'<text x="{LABELS - 10}" y="{middle}" text-anchor="end">{escape(bar.label)}</text>',
-        f'<rect class="{"base" if bar.is_baseline else "bar"}" x="{LABELS}" y="{y}"'
+        _broken(kind, y)
+        if bar.value > greatest
+        else f'<rect class="{kind}" x="{LABELS}" y="{y}"'
         f' width="{bar.value * scale:.1f}" height="{BAR}" rx="2"/>',
     ]
-    end = bar.value
+    end = min(bar.value, greatest)
     if bar.target is not None:
         x = LABELS + bar.target * scale
         parts.append(
@@ -70,3 +85,13 @@ def _bar(bar: Bar, y: int, scale: float) -> list[str]:
         end = max(end, bar.target)
     x = LABELS + end * scale + 6
     return [*parts, f'<text x="{x:.1f}" y="{middle}">{bar.value:.2f}</text>']
+
+
+def _broken(kind: str, y: int) -> str:
+    """As long as the drawing is wide, with a slanted gap before its end."""
+    end = LABELS + LENGTH
+    gap = end - TAIL
+    return (
+        f'<path class="{kind}" d="M{LABELS} {y}H{gap}l-{SLANT} {BAR}H{LABELS}z'
+        f'M{gap + SLANT} {y}H{end}v{BAR}H{gap}z"/>'
+    )

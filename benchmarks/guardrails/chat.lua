@@ -1,15 +1,19 @@
--- A caller of a chat endpoint, for wrk. Arguments: the body, how many callers take turns, and what
--- each Idempotency-Key begins with, or "" for none. In the end one line of JSON, times in
--- microseconds.
+-- A caller of a chat endpoint, for wrk. Arguments: the body, the keys of the callers who take turns
+-- with commas between them, what each Idempotency-Key begins with, or "" for none, and lines of
+-- further headers. In the end one line of JSON, times in microseconds.
 
 local heads, body, prefix = {}, "", ""
 local number = 0
 
 function init(args)
-  body, prefix = args[1], args[3] or ""
-  for caller = 1, tonumber(args[2]) do
-    heads[caller] = "POST " .. wrk.path .. " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
-      .. "\r\nAuthorization: Bearer benchmark-key-" .. caller
+  body, prefix = args[1], args[3]
+  local further = ""
+  for line = 4, #args do
+    further = further .. "\r\n" .. args[line]
+  end
+  for key in args[2]:gmatch("[^,]+") do
+    heads[#heads + 1] = "POST " .. wrk.path .. " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
+      .. "\r\nAuthorization: Bearer " .. key .. further
       .. "\r\nContent-Type: application/json\r\nContent-Length: " .. #body
   end
 end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -97,10 +97,13 @@ def write_json(
     figures: Figures,
     rows: Sequence[Row],
     verdicts: Sequence[Verdict],
+    peers: Mapping[str, Mapping[str, str]],
 ) -> None:
+    """`peers` are the versions of each peer among the rows, by its name."""
     document = {
         "machine": asdict(machine),
         "versions": versions(),
+        "peers": peers,
         "settings": settings,
         "rows": [_row_document(figures, row) for row in rows],
         "targets": [{**asdict(verdict), "reached": verdict.hit} for verdict in verdicts],
@@ -201,8 +204,9 @@ def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
         table.add_row(
             verdict.text,
-            f"{verdict.at_most:g} {verdict.unit}".strip(),
-            f"{verdict.seen:.2f} {verdict.unit}".strip(),
+            f"{verdict.at_most:.3g} {verdict.unit}".strip(),
+            # A target of less than a tenth is told to one digit more.
+            f"{verdict.seen:.{2 if verdict.at_most >= 0.1 else 3}f} {verdict.unit}".strip(),
             Text(verdict.told, "green" if verdict.hit else "bold red"),
         )
     console.print(table)

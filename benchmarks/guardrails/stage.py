@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tests.rendering import ROOT, Environment, render, service, serving, stand_ins, take_snapshot
 
-from . import load, usage
+from . import load, peers, usage
 from .figures import Sample
-from .load import Load, LoadFailed
+from .load import Callers, Load, LoadFailed
 from .rows import Row
 
 COMPLAINTS = 10
@@ -36,6 +36,10 @@ class Running:
     pid: int
     store_pid: int | None = None
     log: Path | None = None
+    callers: Callers = field(default_factory=Callers)
+    times_as_long: int = 1
+    """As others it is put under load."""
+    warm_up_seconds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,34 @@ class Stage:
 
     def start(self, row: Row, upstream: str) -> Running:
         variables = {"OPENAI_BASE_URL": upstream, "OPENAI_API_KEY": "sk-benchmark-3f6c2d9e7b1a"}
+        if row.peer:
+            return self._start_peer(row, variables)
         variables["WORKERS"] = str(row.processes)
-        if not row.framework:
-            with usage.bound_to(usage.cores_to_serve(row.processes)):
-                return self._serve("unguarded", variables, ready="/openapi.json")
-        return self._start_guarded(row, variables)
+        if row.framework:
+            return self._start_guarded(row, variables)
+        with usage.bound_to(usage.cores_to_serve(row.processes)):
+            variables["TRANSPORT"] = row.transport
+            return self._serve("unguarded", variables, ready="/openapi.json")
+
+    def _start_peer(self, row: Row, variables: Mapping[str, str]) -> Running:
+        peer, installed = peers.PEERS[row.peer], peers.place(row.peer)
+        # No settings of this project lie where it runs.
+        place = self.folder / row.peer
+        place.mkdir()
+        variables = {**peer.variables(installed), **variables}
+        with usage.bound_to(usage.cores_to_serve(row.processes)):
+            started = serving(
+                peer.command(installed), place, variables, place / "log", ready=peer.ready
+            )
+            running = self.stack.enter_context(started)
+        return Running(
+            running.url,
+            running.pid,
+            log=place / "log",
+            callers=peer.callers(variables["OPENAI_BASE_URL"]),
+            times_as_long=peer.times_as_long,
+            warm_up_seconds=peer.warm_up_seconds,
+        )
 
     def _start_guarded(self, row: Row, variables: Mapping[str, str]) -> Running:
         place = self.folder / row.name.replace(", ", "-").replace(" ", "-")
@@ -99,11 +126,16 @@ def stage(folder: Path) -> Iterator[Stage]:
         yield Stage(folder, stack)
 
 
-def warm_up(running: Running, loads: Sequence[Load]) -> None:
-    """What is only slow the first time."""
+def warm_up(running: Running, row: Row, loads: Sequence[Load]) -> None:
+    """What is only slow the first time. Raises `LoadFailed` if it serves anything but what the
+    provider's stand-in says."""
     with usage.bound_to(usage.cores_for_load()):
-        for each in loads:
-            load.run(running.url, each, 1)
+        try:
+            load.check(running.url, running.callers)
+            for each in loads:
+                load.run(running.url, each, running.warm_up_seconds, running.callers)
+        except LoadFailed as error:
+            raise LoadFailed(f"{row.name}: {error}{_complaints(running)}") from error
 
 
 def measure(running: Running, row: Row, under: Load, seconds: float) -> Sample:
@@ -111,7 +143,13 @@ def measure(running: Running, row: Row, under: Load, seconds: float) -> Sample:
     with usage.bound_to(usage.cores_for_load()):
         before = _cpu(running)
         try:
-            measured = load.run(running.url, under, seconds, keyed=row.keyed)
+            measured = load.run(
+                running.url,
+                under,
+                seconds * running.times_as_long,
+                running.callers,
+                keyed=row.keyed,
+            )
         except LoadFailed as error:
             raise LoadFailed(f"{row.name}, {under.name}: {error}{_complaints(running)}") from error
         after = _cpu(running)
@@ -123,7 +161,9 @@ def measure(running: Running, row: Row, under: Load, seconds: float) -> Sample:
             cpu_seconds=after[0] - before[0],
             store_cpu_seconds=after[1] - before[1],
             memory_mb=usage.largest_mb(running.pid),
-            first_token_ms=load.first_token_ms(running.url) if under.chunks else 0.0,
+            first_token_ms=(
+                load.first_token_ms(running.url, running.callers) if under.chunks else 0.0
+            ),
         )
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from .figures import CPU_MS, MEMORY_MB, ONE_P50_MS, Figures
-from .rows import NAMES, Row
+from .figures import CPU_MS, MEMORY_MB, ONE_P50_MS, Figures, Metric
+from .rows import FASTAPI, LITELLM, NAMES, Row
 
-FASTAPI = Row("fastapi", "memory")
 CPU_RATIOS = {"memory": 0.60, "sqlite": 0.75, "redis": 0.75, "postgres": 0.80}
 """CPU per request, of the unguarded service's; on FastAPI."""
 TO_FASTAPI = {"litestar": 1.2, "quart": 1.2, "django": 2.0}
@@ -18,6 +17,8 @@ ADDED_MS = {"memory": 1.0, "redis": 2.0}
 """Beyond the unguarded service's median at one connection; on FastAPI."""
 MEMORY = 180.0
 """MB a process."""
+TO_LITELLM = ((CPU_MS, "CPU per request", 1 / 15), (MEMORY_MB, "memory a process", 1 / 2))
+"""Of that of LiteLLM's proxy; on FastAPI and memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,10 @@ def _all(rows: Sequence[Row]) -> Iterator[Target]:
         if row.framework and row.keyed:
             seen = partial(Figures.value, metric=MEMORY_MB, row=row)
             yield Target(f"{row.name}: memory a process", "MB", MEMORY, (row,), seen)
+    for metric, what, most in TO_LITELLM:
+        text = f"{FASTAPI.name}: {what}, of {LITELLM.name}'s"
+        yield _ratio(text, most, FASTAPI, LITELLM, metric)
 
 
-def _ratio(text: str, most: float, row: Row, to: Row) -> Target:
-    return Target(text, "", most, (row, to), partial(Figures.ratio, metric=CPU_MS, row=row, to=to))
+def _ratio(text: str, most: float, row: Row, to: Row, metric: Metric = CPU_MS) -> Target:
+    return Target(text, "", most, (row, to), partial(Figures.ratio, metric=metric, row=row, to=to))

@@ -1,7 +1,8 @@
 """What a person writes by hand: a chat endpoint without a guardrail.
 
 `python -m benchmarks.guardrails.unguarded` serves it on `PORT` with `WORKERS` processes, by uvicorn
-on uvloop and httptools as the guarded services are, and without uvicorn's access log.
+on uvloop and httptools as the guarded services are, and without uvicorn's access log. With
+`TRANSPORT=aiohttp` httpx asks the provider over aiohttp.
 """
 
 import os
@@ -13,11 +14,14 @@ import httpx
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
+from httpx_aiohttp import HttpxAiohttpClient
+
+CLIENTS = {"": httpx.AsyncClient, "aiohttp": HttpxAiohttpClient}
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with httpx.AsyncClient(
+    async with CLIENTS[os.environ.get("TRANSPORT", "")](
         base_url=os.environ["OPENAI_BASE_URL"],
         headers={"authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"},
         timeout=60,

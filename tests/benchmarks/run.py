@@ -10,6 +10,8 @@ from benchmarks.guardrails.rows import Row
 
 UNGUARDED, GUARDED = Row(), Row("fastapi", "memory")
 TWO, GUARDED_TWO = Row(processes=2), Row("fastapi", "redis", processes=2)
+OVER_AIOHTTP = Row(transport="aiohttp")
+LITELLM, PORTKEY = Row(peer="litellm"), Row(peer="portkey")
 
 
 def sample(cpu_ms: float, *, p50_ms: float = 1.0, memory_mb: float = 100.0) -> Sample:

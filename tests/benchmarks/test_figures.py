@@ -10,11 +10,22 @@ from benchmarks.guardrails.figures import (
     PER_SECOND,
     STORE_CPU_MS,
 )
-from benchmarks.guardrails.rows import ROWS, Row, chosen
+from benchmarks.guardrails.rows import PEER_ROWS, ROWS, Row, chosen
 from benchmarks.guardrails.targets import judge, targets
 
 from ..matrix.combinations import read_axes
-from .run import GUARDED, GUARDED_TWO, TWO, UNGUARDED, cpu_run, run, sample
+from .run import (
+    GUARDED,
+    GUARDED_TWO,
+    LITELLM,
+    OVER_AIOHTTP,
+    PORTKEY,
+    TWO,
+    UNGUARDED,
+    cpu_run,
+    run,
+    sample,
+)
 
 
 def test_what_slows_a_whole_round_leaves_its_ratio_alone() -> None:
@@ -57,12 +68,28 @@ def test_a_row_brings_what_it_is_compared_with() -> None:
     assert chosen([""]) == list(ROWS)
 
 
+def test_a_peer_is_measured_only_when_asked_for_and_beside_fastapi() -> None:
+    rows = (*ROWS, *PEER_ROWS)
+
+    assert chosen(["LiteLLM"]) == []
+    assert chosen(["LiteLLM"], rows) == [UNGUARDED, GUARDED, LITELLM]
+    assert chosen(["portkey"], rows) == [UNGUARDED, GUARDED, PORTKEY]
+    assert chosen(["django"], rows) == chosen(["django"])
+    assert not any(row.peer for row in ROWS)
+
+
+def test_another_transport_is_a_row_of_its_own() -> None:
+    assert OVER_AIOHTTP in ROWS
+    assert OVER_AIOHTTP.name == "unguarded, over aiohttp"
+    assert chosen(["aiohttp"]) == [UNGUARDED, OVER_AIOHTTP]
+
+
 def test_every_framework_and_every_store_is_measured() -> None:
     """As `copier.yml` has them."""
     values = {axis.name: set(axis.values) for axis in read_axes()}
     assert {row.framework for row in ROWS} == {"", *values["framework"]}
     assert {row.storage for row in ROWS} == {"", *values["storage"]}
-    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert len({row.name for row in (*ROWS, *PEER_ROWS)}) == len(ROWS) + len(PEER_ROWS)
 
 
 def test_a_miss_says_by_how_much() -> None:
@@ -87,6 +114,25 @@ def test_a_framework_is_held_against_fastapi() -> None:
 
     (verdict,) = (v for v in verdicts if v.text.startswith("Django") and "CPU" in v.text)
     assert (verdict.at_most, verdict.seen) == (2.0, 2.5)
+
+
+def test_fastapi_is_held_against_litellm_in_time_and_memory() -> None:
+    rows = [UNGUARDED, GUARDED, LITELLM, PORTKEY]
+    figures = run(
+        {
+            UNGUARDED: sample(2.0),
+            GUARDED: sample(1.0, memory_mb=170.0),
+            LITELLM: sample(16.0, memory_mb=200.0),
+            PORTKEY: sample(1.0),
+        }
+    )
+    time, memory = (v for v in judge(figures, rows) if "LiteLLM" in v.text)
+
+    assert (time.seen, time.told) == (1 / 16, "reached")
+    assert time.at_most == pytest.approx(1 / 15)
+    assert (memory.seen, memory.at_most, memory.told) == (0.85, 0.5, "missed by 70%")
+    # What is compared with has no target itself, and none but these names it.
+    assert len(judge(figures, rows)) == len(judge(figures, rows[:2])) + 2
 
 
 def test_no_target_without_its_rows() -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from benchmarks.guardrails import load, usage
-from benchmarks.guardrails.load import LoadFailed, Measured
+from benchmarks.guardrails.load import Callers, LoadFailed, Measured
 
 TOLD = """\
 Running 2s test @ http://127.0.0.1:8000/v1/chat/completions
@@ -47,6 +47,23 @@ def test_no_request_is_no_figure() -> None:
 def test_what_wrk_says_instead_of_figures_is_told() -> None:
     with pytest.raises(LoadFailed, match="unable to connect"):
         load.parse("unable to connect to 127.0.0.1:8000 Connection refused\n")
+
+
+def test_callers_have_keys_of_their_own_and_share_what_else_they_say() -> None:
+    callers = Callers(("one", "two"), {"X-Host": "http://127.0.0.1:80", "X-Kind": "a"})
+
+    assert callers.arguments("p-") == ["one,two", "p-", "X-Host: http://127.0.0.1:80", "X-Kind: a"]
+    first = callers.first()
+    assert (first["authorization"], first["X-Kind"]) == ("Bearer one", "a")
+    assert first["idempotency-key"] != callers.first()["idempotency-key"]
+
+
+def test_a_service_knows_the_callers_that_ask_it() -> None:
+    """As `SERVICE_API_KEYS` has them: a name and a key each."""
+    known = dict(entry.split(":") for entry in load.callers().split(","))
+
+    assert list(known.values()) == Callers().arguments("")[0].split(",")
+    assert len(known) == 16
 
 
 def test_without_wrk_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

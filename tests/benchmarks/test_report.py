@@ -6,17 +6,29 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 from rich.console import Console
 
 from benchmarks.guardrails import report
 from benchmarks.guardrails.__main__ import chart
-from benchmarks.guardrails.chart import Bar, draw
+from benchmarks.guardrails.chart import BROKEN, Bar, draw
 from benchmarks.guardrails.figures import Figures
 from benchmarks.guardrails.report import Machine
 from benchmarks.guardrails.rows import Row
 from benchmarks.guardrails.targets import judge
 
-from .run import GUARDED, GUARDED_TWO, TWO, UNGUARDED, cpu_run, run, sample
+from .run import (
+    GUARDED,
+    GUARDED_TWO,
+    LITELLM,
+    OVER_AIOHTTP,
+    PORTKEY,
+    TWO,
+    UNGUARDED,
+    cpu_run,
+    run,
+    sample,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 MACHINE = Machine("A CPU", 2, 8.0, "Linux", "3.11.7", 0.1)
@@ -45,17 +57,28 @@ def test_the_file_holds_every_round_and_no_more_than_the_machines_kind(tmp_path:
     figures = cpu_run((2.0, 1.0), (2.0, 1.2))
     path = tmp_path / "new" / "run.json"
     verdicts = judge(figures, rows)
-    report.write_json(path, MACHINE, {"rounds": 2}, figures, rows, verdicts)
+    report.write_json(
+        path, MACHINE, {"rounds": 2}, figures, rows, verdicts, {"Peer": {"its": "1.0"}}
+    )
     document = json.loads(path.read_text(encoding="utf-8"))
 
     assert document["machine"]["cores"] == 2
     assert document["versions"]["fastapi"]
+    assert document["peers"] == {"Peer": {"its": "1.0"}}
     assert [len(samples) for samples in document["rounds"]] == [6, 6]
     guarded = document["rows"][1]
     assert guarded["cpu_ratio"] == 0.55
     assert guarded["medians"]["cpu_ms_per_request"] == 1.1
     assert guarded["compared_with"] == "unguarded"
     assert [target["reached"] for target in document["targets"]] == [True, True, True]
+
+
+def test_a_small_ratio_is_told_to_one_digit_more() -> None:
+    rows = [UNGUARDED, GUARDED, LITELLM]
+    text = printed(rows, run(dict(zip(rows, map(sample, (2.0, 1.0, 18.0)), strict=True))))
+
+    (target,) = (t for t in text.splitlines() if "LiteLLM" in t and "CPU per request" in t)
+    assert re.search(r"0\.0667 .* 0\.056 .* reached", target)
 
 
 def test_this_machine_is_told_by_its_kind() -> None:
@@ -98,3 +121,43 @@ def test_the_chart_shows_one_process() -> None:
     texts = [text.text for text in drawing.iter(f"{SVG}text")]
     assert texts[1:5] == ["unguarded", "1.00", "FastAPI, memory", "0.50"]
     assert len(list(drawing.iter(f"{SVG}rect"))) == 2
+
+
+def test_a_bar_that_would_dwarf_the_others_is_broken_and_said_to_be() -> None:
+    others = [Bar("by hand", 1.0, is_baseline=True), Bar("ours", 0.5, target=0.6)]
+    plain = ElementTree.fromstring(draw("Title", others))
+    drawing = ElementTree.fromstring(draw("Title", [*others, Bar("slow", 9.4, is_baseline=True)]))
+
+    base, half = (bar.attrib for bar in drawing.iter(f"{SVG}rect"))
+    assert float(base["width"]) == pytest.approx(2 * float(half["width"]), abs=0.2)
+    assert not list(plain.iter(f"{SVG}path"))
+    (broken,) = drawing.iter(f"{SVG}path")
+    assert broken.attrib["class"] == "base"
+    assert broken.attrib["d"].count("M") == 2
+    end = max(float(x) for x in re.findall(r"[MH](\d+)", broken.attrib["d"]))
+    # Nobody takes it to end where the others do.
+    assert float(base["x"]) + float(base["width"]) + 20 < end
+    assert end < float(drawing.attrib["viewBox"].split()[2])
+    texts = [text.text for text in drawing.iter(f"{SVG}text")]
+    assert texts[-3:] == ["slow", "9.40", BROKEN]
+    assert BROKEN not in [text.text for text in plain.iter(f"{SVG}text")]
+
+
+def test_the_longest_whole_bar_is_not_taken_for_a_broken_one() -> None:
+    for hundredths in range(101, 400):
+        drawing = draw("Title", [Bar("by hand", 1.0), Bar("slower", hundredths / 100)])
+        assert ("<path" in drawing) == (BROKEN in drawing) == (hundredths > 300)
+
+
+def test_only_what_is_rendered_is_drawn_as_ours() -> None:
+    rows = [UNGUARDED, OVER_AIOHTTP, GUARDED, LITELLM, PORTKEY]
+    cpu_ms = (2.0, 0.8, 1.2, 20.0, 1.3)
+    drawing = ElementTree.fromstring(
+        chart(run(dict(zip(rows, map(sample, cpu_ms), strict=True))), rows, [])
+    )
+
+    kinds = [bar.attrib["class"] for bar in drawing.iter(f"{SVG}rect")]
+    assert kinds == ["base", "base", "bar", "base"]
+    texts = [text.text for text in drawing.iter(f"{SVG}text")]
+    assert texts[7:9] == ["LiteLLM", "10.00"]
+    assert str(texts[-2]).startswith("LiteLLM and Portkey: as documented for production")
