@@ -20,13 +20,13 @@ import redis
 from app import errors
 from sandbox.faults import Fault
 from sandbox.server import Sandbox
-from sandbox.stores import postgres
 from sandbox.stores import redis as redis_server
 
 from ..matrix.combinations import read_axes
 from ..rendering import render, take_snapshot
 from ..service.receiving import SENTRY_KEY, Receiver
 from ..service.serving import Project
+from ..stores import stores_with_servers
 from .driving import LIMITS, POLICY, PROMPT, QUOTED, SECRET, Driver, faults
 
 # One process has the cases; two would have them twice.
@@ -161,7 +161,7 @@ def _drive(driver: Driver, case: Case, store: ExitStack, emitted: Emitted) -> No
     emitted.texts["metrics"] = driver.metrics()
     if case.storage == "memory":
         driver.budget_is_spent()
-    if case.storage in ("redis", "postgres"):
+    if case.storage in stores_with_servers():
         driver.store_is_gone(store.close)
         emitted.texts["others, without a store"] = driver.other()
     else:
@@ -190,8 +190,8 @@ def _place(storage: str, stack: ExitStack, folder: Path) -> dict[str, str]:
                 client.config_set("requirepass", STORE_PASSWORD)
             address = urlsplit(url).netloc.rpartition("@")[2]
             return {"REDIS_URL": f"redis://:{quote(STORE_PASSWORD, safe='')}@{address}/0"}
-        case "postgres":
-            return {"DATABASE_URL": stack.enter_context(postgres.serve())}
+        case other if server := stores_with_servers().get(other):
+            return {server.VARIABLE: stack.enter_context(server.serve())}
         case _:
             return {"SQLITE_PATH": str(folder / "service.db")}
 
@@ -199,8 +199,8 @@ def _place(storage: str, stack: ExitStack, folder: Path) -> dict[str, str]:
 def _secrets(variables: Mapping[str, str]) -> Iterator[str]:
     yield from (SECRET, SENTRY_KEY, "the-key-of-the-webhook")
     yield from (value for name, value in variables.items() if name.endswith("_API_KEY"))
-    for name in ("REDIS_URL", "DATABASE_URL"):
-        if password := urlsplit(variables.get(name, "")).password:
+    for server in stores_with_servers().values():
+        if password := urlsplit(variables.get(server.VARIABLE, "")).password:
             yield from (password, unquote(password))
 
 

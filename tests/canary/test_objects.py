@@ -25,6 +25,7 @@ from sandbox.server import Sandbox
 
 from ..matrix.combinations import read_axes
 from ..rendering import render, take_snapshot
+from ..stores import stores_with_servers
 from .driving import PLAIN, PROMPT, QUOTED, SECRET, faults
 
 V = TypeVar("V", bound=Variables)
@@ -175,7 +176,7 @@ def test_an_error_to_a_caller_shows_what_it_was_given() -> None:
 Check = Callable[[Mapping[str, str]], "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture(scope="module", params=["redis", "postgres"])
+@pytest.fixture(scope="module", params=stores_with_servers())
 def check(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Check:
     """`python -m app --check` of a service with every provider, under these variables."""
     root = tmp_path_factory.mktemp("checked") / "service"
@@ -212,8 +213,7 @@ def test_a_start_names_secrets_and_says_none(check: Check) -> None:
         "METRICS_TOKEN": f"<{SECRET}>",
         "ALERT_WEBHOOK_URL": f"gopher://{SECRET}:{SECRET}@h/{SECRET}",
         "SENTRY_DSN": f"https://{SECRET}@sentry.example.com/{SECRET}",
-        "REDIS_URL": f"mysql://{SECRET}:{SECRET}@h/{SECRET}",
-        "DATABASE_URL": f"mysql://{SECRET}:{SECRET}@h/{SECRET}",
+        **dict.fromkeys(STORES, f"mysql://{SECRET}:{SECRET}@h/{SECRET}"),
         **_providers(api_key=f"your-{SECRET}-here", base_url=f"{URL}?key={SECRET}", **prices),
     }
     result = check(variables)

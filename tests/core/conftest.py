@@ -17,13 +17,9 @@ from app.guardrails.context.token_count import TokenCounter
 from sandbox.server import Sandbox
 from sandbox.stores import postgres, redis
 
+from ..stores import SHARED_STORES, STORES
 from .assembly import Assembly, Providers, assembled, open_providers
 from .backends import Backend, memory_backend, postgres_backend, redis_backend, sqlite_backend
-
-STORES = ("sqlite", "postgres", "redis", "memory")
-"""The stores under test. One more is one more name here, and a fixture of this name."""
-SHARED_STORES = ("sqlite", "postgres", "redis")
-"""Those that several processes may use at once."""
 
 CACHED_NAME = "fb374d419588a4632f3f557e76b4b70aebbca790"
 """The SHA-1 of the address that the library would download the ranks from."""
@@ -98,6 +94,7 @@ def redis_service(redis_url: str) -> Iterator[Backend]:
 
 @pytest.fixture(params=STORES)
 def backend(request: pytest.FixtureRequest) -> Backend:
+    """Of each store, by the fixture of its name."""
     backend: Backend = request.getfixturevalue(request.param)
     return backend
 

@@ -20,10 +20,19 @@ def expected_files(template: Path, combination: Combination) -> set[str]:
         _rendered_name(name)
         for name in names
         if not values_named_by(name) & combination.not_chosen
-        and (name not in needed_by or needed_by[name] & combination.chosen)
+        and _needed_by(name, needed_by, values) & combination.chosen
         and not _is_included(name, names, values)
         and not _is_stub(name, names)
     }
+
+
+def _needed_by(
+    name: Path, modules: Mapping[Path, frozenset[str]], values: frozenset[str]
+) -> frozenset[str]:
+    """A module that some values share, or a file beside it that begins with its name: its SQL or
+    Lua. Any other file is needed by all."""
+    module = name.with_name(f"{name.name.partition('.')[0]}.py")
+    return modules.get(module, values)
 
 
 def files_in(project: Path) -> set[str]:

@@ -23,9 +23,10 @@ from tests.matrix.combinations import (
     covering_combinations,
 )
 from tests.rendering import render, take_snapshot
+from tests.stores import stores_with_servers
 
 COMBINATIONS = (*covering_combinations(), all_combinations()[-1])
-SHARED_BY_HOSTS = {"redis", "postgres"}
+SHARED_BY_HOSTS = set(stores_with_servers())
 
 
 @dataclass(frozen=True, slots=True)

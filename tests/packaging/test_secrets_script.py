@@ -6,10 +6,12 @@ import stat
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.packaging.conftest import Rendered
+from tests.packaging.conftest import SHARED_BY_HOSTS, Rendered
+from tests.stores import stores_with_servers
 
 pytestmark = pytest.mark.xdist_group("packaging")
 
@@ -67,20 +69,21 @@ def test_the_stores_password_is_one(service: Rendered, tmp_path: Path) -> None:
     not overwritten."""
     run(service, tmp_path, typed(service))
     written = contents(tmp_path)
-    urls = {name: text for name, text in written.items() if name in ("database_url", "redis_url")}
-    passwords = {
-        url.rpartition(":")[0].rpartition("@")[0].rpartition(":")[2] for url in urls.values()
-    }
-    given = {written.get("postgres_password", "").strip()}
-    given |= {line.partition(" ")[2] for line in written.get("redis.conf", "").splitlines()[:1]}
-    assert passwords == given - {""}
-    for name in urls:
-        host = urls[name].rpartition("@")[2].partition(":")[0]
-        assert host in service.yaml("compose.yaml")["services"]
-        (tmp_path / ".secrets" / name).write_text("of my own\n")
-        (tmp_path / ".secrets/redis.conf").unlink(missing_ok=True)
-        assert run(service, tmp_path, "").returncode == 0
-        assert contents(tmp_path)[name] == "of my own\n"
+    if service.storage not in SHARED_BY_HOSTS:
+        assert not [text for text in written.values() if "://" in text]
+        return
+    name = stores_with_servers()[service.storage].VARIABLE.lower()
+    url = urlsplit(written[name].strip())
+    store = service.yaml("compose.yaml")["services"][url.hostname]
+    given = [written[secret].split() for secret in store["secrets"]]
+    assert url.password and given and all(url.password in words for words in given)
+    (tmp_path / ".secrets" / name).write_text("of my own\n")
+    for secret in store["secrets"]:
+        (tmp_path / ".secrets" / secret).unlink()
+    assert run(service, tmp_path, "").returncode == 0
+    again = contents(tmp_path)
+    assert again[name] == "of my own\n"
+    assert not [secret for secret in store["secrets"] if again[secret] == written[secret]]
 
 
 def test_nobody_else_gets_in(services: Mapping[str, Rendered], tmp_path: Path) -> None:

@@ -15,17 +15,10 @@ import pytest
 from app.storage.base import DayBook, Store
 from sandbox.server import Sandbox
 
-from ..matrix.combinations import read_axes
 from ..rendering import render, set_policy, take_snapshot
 from ..service.serving import Project, Service, eventually
+from ..stores import SHARED_STORES, STORES
 
-STORES = next(axis.values for axis in read_axes() if axis.name == "storage")
-SHARED_STORES = tuple(
-    name
-    for name in STORES
-    if importlib.import_module(f"app.storage.{name}").Store.shared_between_processes
-)
-"""Those that several processes may use at once."""
 NAME = "resources"
 WORKERS = 4
 CALLERS = 400

@@ -9,7 +9,8 @@ from sandbox.server import Sandbox
 
 from ..service.asking import body, calls
 from ..service.serving import Service
-from .conftest import STORES, Contender
+from ..stores import STORES
+from .conftest import Contender
 
 CHAT = "/v1/chat/completions"
 LIMIT = 3

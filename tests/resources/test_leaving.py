@@ -17,7 +17,8 @@ from sandbox.server import Sandbox
 
 from ..service.asking import body, calls
 from ..service.serving import Service, eventually
-from .conftest import CENT, STORES, Contender
+from ..stores import STORES
+from .conftest import CENT, Contender
 
 PROVIDER_SECONDS = 0.4
 MOMENTS = (0.0, 0.01, 0.05, 0.2, 0.38, 0.4, 0.41, 0.42, 0.45, 0.5, 0.6, 0.8)

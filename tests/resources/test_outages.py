@@ -16,7 +16,8 @@ from sandbox.server import Sandbox
 
 from ..service.asking import body, calls
 from ..service.serving import Service, eventually
-from .conftest import SHARED_STORES, Contender
+from ..stores import SHARED_STORES
+from .conftest import Contender
 from .report import Outage, TellOutage
 
 CHAT = "/v1/chat/completions"

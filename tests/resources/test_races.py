@@ -12,7 +12,8 @@ from sandbox.server import Sandbox
 
 from ..service.asking import calls
 from ..service.serving import eventually
-from .conftest import CENT, SHARED_STORES, WORKERS, Contender
+from ..stores import SHARED_STORES
+from .conftest import CENT, WORKERS, Contender
 from .report import Count, Tell
 from .storm import Shot, storm, workers_of
 

@@ -15,7 +15,8 @@ from sandbox.server import Sandbox
 
 from ..service.asking import body
 from ..service.serving import Service, eventually
-from .conftest import CENT, SHARED_STORES, Contender
+from ..stores import SHARED_STORES
+from .conftest import CENT, Contender
 
 CHAT = "/v1/chat/completions"
 NANO = 10**9

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from .conftest import SHARED_STORES, STORES, Contender
+from ..stores import SHARED_STORES, STORES
+from .conftest import Contender
 
 
 @pytest.mark.promise("R7")

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from sandbox.stores import place, servers
+from tests.stores import stores_with_servers
 
-SERVERS = {"TEST_DATABASE_URL": "DATABASE_URL", "TEST_REDIS_URL": "REDIS_URL"}
+SERVERS = {store.SERVER_VARIABLE: store.VARIABLE for store in stores_with_servers().values()}
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import pytest
 from sandbox.server import Sandbox
 
 from ..core.backends import Books
+from ..matrix.combinations import read_axes
 from ..rendering import render, set_policy, take_snapshot
 from ..service.serving import WITHOUT_TLS, Project, Service, eventually
 from .accounts import OWN_ROUTES, Line, Spend, read_spend
@@ -21,7 +22,7 @@ from .inside.sitecustomize import FILE
 
 SEED = "soak"
 ROUNDS = 8
-PROVIDERS = ["openai", "anthropic", "gemini", "openai_compatible"]
+PROVIDERS = next([*axis.values] for axis in read_axes() if axis.name == "providers")
 
 # So short that breakers open and close many times, and that there is time for summaries.
 POLICY = {"BREAKER_COOL_DOWN_SECONDS": "2.0", "SUMMARY_MIN_DEADLINE_SECONDS": "2.0"}
