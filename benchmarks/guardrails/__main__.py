@@ -58,6 +58,7 @@ def main() -> int:
         console.print(f"\nNo figures: {error}", style="red", soft_wrap=True)
         return 1
     figures = Figures(rounds)
+    rows = [row for row in rows if figures.has(row)]
     verdicts = judge(figures, rows)
     report.print_figures(console, figures, rows)
     report.print_verdicts(console, verdicts)
@@ -99,7 +100,8 @@ def at_hand(
 def run(
     console: Console, folder: Path, rows: Sequence[Row], rounds: int, seconds: float
 ) -> list[Round]:
-    """Raises `LoadFailed` or `CommandFailed` where something does not serve."""
+    """Leaves out a peer that does not serve. Raises `LoadFailed` or `CommandFailed` where something
+    of ours does not."""
     with stage(folder) as here:
         upstream = here.start_upstream()
         with usage.bound_to(usage.cores_for_load()):
@@ -111,8 +113,15 @@ def run(
         running: dict[Row, Running] = {}
         for row in rows:
             console.print(f"Starting: {row.name}")
-            running[row] = here.start(row, upstream.url)
-            warm_up(running[row], row, LOADS)
+            try:
+                service = here.start(row, upstream.url)
+                warm_up(service, row, LOADS)
+            except (LoadFailed, CommandFailed) as error:
+                if not row.peer:
+                    raise
+                console.print(f"{row.name} is left out: {error}", style="yellow", soft_wrap=True)
+            else:
+                running[row] = service
         each = sum(seconds * service.times_as_long + 0.5 for service in running.values())
         estimate = rounds * len(LOADS) * each / 60
         console.print(f"{_told(rounds, seconds)}: about {estimate:.0f} minutes")

@@ -72,6 +72,10 @@ class Figures:
 
     rounds: Sequence[Round]
 
+    def has(self, row: Row) -> bool:
+        """Whether the row was measured."""
+        return all((row.name, load.JSON.name) in samples for samples in self.rounds)
+
     def value(self, metric: Metric, row: Row) -> float:
         return median(self._each(metric, row))
 

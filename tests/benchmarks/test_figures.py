@@ -39,6 +39,16 @@ def test_what_slows_a_whole_round_leaves_its_ratio_alone() -> None:
     )
 
 
+def test_a_row_is_there_if_it_was_measured() -> None:
+    """A peer that did not start has no samples, and is no row of the tables."""
+    figures = cpu_run((2.0, 1.0), (2.0, 3.0))
+
+    assert [row for row in (UNGUARDED, GUARDED, LITELLM) if figures.has(row)] == [
+        UNGUARDED,
+        GUARDED,
+    ]
+
+
 def test_each_round_counts_in_the_spread() -> None:
     figures = cpu_run((2.0, 1.0), (2.0, 3.0), (2.0, 1.4))
 
