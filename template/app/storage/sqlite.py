@@ -47,7 +47,8 @@ T = TypeVar("T")
 
 EVERYONE: Final = ""
 """The budget row that adds up all callers; no caller can have an empty name."""
-LOCK_POLL_SECONDS: Final = 0.001
+LOCK_POLL_SECONDS: Final = 0.005
+"""More often would be fairer, and slower: a process that takes over reads the file's pages anew."""
 
 
 class SQLiteSettings(StoreSettings):
