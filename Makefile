@@ -1,8 +1,8 @@
 # Needs Python 3.11 or newer, git and make. uv is taken from the PATH, or put into .uv/ first.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test suite combinations test-system stress soak bench bench-hanging check lint format \
-	env-example session release environment clean
+.PHONY: help demo test suite combinations test-system stress soak bench bench-growth bench-hanging \
+	check lint format env-example session release environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -54,6 +54,10 @@ soak: environment ## Ten minutes of load and mixed faults: figures, and what was
 bench: environment ## What the guardrails cost; needs wrk (ROUNDS=5 SECONDS=5 ONLY=redis PEERS=1)
 	$(UV) run python -m benchmarks.guardrails --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),5) \
 		$(foreach word,$(ONLY),--only $(word)) $(if $(PEERS),--peers) $(if $(OUTPUT),--output $(OUTPUT))
+
+bench-growth: environment ## How costs grow with what is sent and held (ROUNDS=3 ONLY=history)
+	$(UV) run python -m benchmarks.growth --rounds $(or $(ROUNDS),3) \
+		$(foreach word,$(ONLY),--only $(word)) $(if $(OUTPUT),--output $(OUTPUT))
 
 bench-hanging: environment ## What a provider that hangs costs those who do not ask it
 	$(UV) run python -m benchmarks.hanging_provider

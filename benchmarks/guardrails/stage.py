@@ -50,27 +50,27 @@ class Stage:
     stack: ExitStack
     environment: Environment = field(default_factory=lambda: Environment(Path(sys.prefix)))
 
-    def start_upstream(self) -> Running:
+    def start_upstream(self, interval_seconds: float = 0.0) -> Running:
+        """Whose streams wait so long before each chunk."""
         with usage.bound_to(usage.cores_for_load()):
-            return self._serve("upstream", {}, ready="/")
+            pace = {"INTERVAL_SECONDS": str(interval_seconds)}
+            return self._serve("upstream", pace, ready="/")
 
     def start(self, row: Row, upstream: str) -> Running:
-        variables = {"OPENAI_BASE_URL": upstream, "OPENAI_API_KEY": "sk-benchmark-3f6c2d9e7b1a"}
         if row.peer:
-            return self._start_peer(row, variables)
-        variables["WORKERS"] = str(row.processes)
+            return self._start_peer(row, upstream)
         if row.framework:
-            return self._start_guarded(row, variables)
+            return self.serve(self.render(row), row, upstream)
+        variables = {**_asking(upstream, row), "TRANSPORT": row.transport}
         with usage.bound_to(usage.cores_to_serve(row.processes)):
-            variables["TRANSPORT"] = row.transport
             return self._serve("unguarded", variables, ready="/openapi.json")
 
-    def _start_peer(self, row: Row, variables: Mapping[str, str]) -> Running:
+    def _start_peer(self, row: Row, upstream: str) -> Running:
         peer, installed = peers.PEERS[row.peer], peers.place(row.peer)
         # No settings of this project lie where it runs.
         place = self.folder / row.peer
         place.mkdir()
-        variables = {**peer.variables(installed), **variables}
+        variables = {**peer.variables(installed), **_asking(upstream, row)}
         with usage.bound_to(usage.cores_to_serve(row.processes)):
             started = serving(
                 peer.command(installed), place, variables, place / "log", ready=peer.ready
@@ -80,31 +80,40 @@ class Stage:
             running.url,
             running.pid,
             log=place / "log",
-            callers=peer.callers(variables["OPENAI_BASE_URL"]),
+            callers=peer.callers(upstream),
             times_as_long=peer.times_as_long,
             warm_up_seconds=peer.warm_up_seconds,
         )
 
-    def _start_guarded(self, row: Row, variables: Mapping[str, str]) -> Running:
-        place = self.folder / row.name.replace(", ", "-").replace(" ", "-")
-        project = place / "service"
+    def render(self, row: Row) -> Path:
+        """The guarded service as a user gets it."""
+        project = self.folder / row.name.replace(", ", "-").replace(" ", "-") / "service"
         template = self.folder / "template"
         if not template.exists():
             take_snapshot(template)
         answers = {"project_name": "benchmark", "framework": row.framework, "storage": row.storage}
         render(template, project, {**answers, "providers": ["openai", "anthropic"]})
+        return project
+
+    def serve(
+        self, project: Path, row: Row, upstream: str, variables: Mapping[str, str] | None = None
+    ) -> Running:
+        """A rendered service; `variables` take the place of `SETTINGS`."""
+        place = project.parent
         with usage.bound_to(usage.cores_for_load()):
             store = self.stack.enter_context(stand_ins(self.environment, project))
         variables = {
             **SETTINGS,
             **store.variables,
-            **variables,
+            **_asking(upstream, row),
             "SQLITE_PATH": str(place / "service.db"),
+            **(variables or {}),
         }
+        log = place / f"{len(list(place.glob('*.log')))}.log"
         with usage.bound_to(usage.cores_to_serve(row.processes)):
-            started = service(self.environment, project, variables, place / "log")
+            started = service(self.environment, project, variables, log)
             running = self.stack.enter_context(started)
-        return Running(running.url, running.pid, store.pid, place / "log")
+        return Running(running.url, running.pid, store.pid, log)
 
     def _serve(self, module: str, variables: Mapping[str, str], *, ready: str) -> Running:
         number = len(list(self.folder.glob(f"{module}*.log")))
@@ -118,6 +127,14 @@ class Stage:
         )
         running = self.stack.enter_context(started)
         return Running(running.url, running.pid)
+
+
+def _asking(upstream: str, row: Row) -> dict[str, str]:
+    return {
+        "OPENAI_BASE_URL": upstream,
+        "OPENAI_API_KEY": "sk-benchmark-3f6c2d9e7b1a",
+        "WORKERS": str(row.processes),
+    }
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.guardrails.upstream` serves it on `PORT`. It reads no more of a request than
 whether it asks for a stream and of how many chunks (`max_tokens`), and each chunk is a write of
-its own. Any GET is answered too: it says that the stand-in is up.
+its own, `INTERVAL_SECONDS` after the one before, if that is set; only the first comes at once. Any
+GET is answered too: it says that the stand-in is up.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final, cast
 
 import uvloop
@@ -84,10 +87,12 @@ class Connection(asyncio.Protocol):
     _reply: Final = reply()
     _streams: Final[dict[int, tuple[bytes, ...]]] = {}
 
-    def __init__(self) -> None:
+    def __init__(self, interval_seconds: float = 0.0) -> None:
+        self._interval_seconds = interval_seconds
         self._loop = asyncio.get_running_loop()
         self._received = b""
         self._left: Iterator[bytes] | None = None
+        self._unpaced = 0
         self._may_write = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,6 +110,8 @@ class Connection(asyncio.Protocol):
             return
         tokens = _MAX_TOKENS.search(body)
         self._left = iter(self._events(int(tokens[1]) if tokens else CHUNKS))
+        # What comes before the text, and the first text.
+        self._unpaced = 2
         self._transport.write(STREAM_HEAD)
         self._loop.call_soon(self._write_one)
 
@@ -126,8 +133,14 @@ class Connection(asyncio.Protocol):
             self._left = None
             return
         self._transport.write(event)
-        # In the next turn of the loop: what is written in one is sent as one.
-        self._loop.call_soon(self._write_one)
+        self._unpaced -= 1
+        if self._interval_seconds and self._unpaced <= 0:
+            # Streams that were opened together do not go on in step.
+            share = random.random() if self._unpaced == 0 else 1.0
+            self._loop.call_later(share * self._interval_seconds, self._write_one)
+        else:
+            # In the next turn of the loop: what is written in one is sent as one.
+            self._loop.call_soon(self._write_one)
 
     @classmethod
     def _events(cls, chunks: int) -> tuple[bytes, ...]:
@@ -136,10 +149,13 @@ class Connection(asyncio.Protocol):
         return cls._streams[chunks]
 
 
-async def serve(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port)
+async def serve(port: int, interval_seconds: float) -> None:
+    connection = partial(Connection, interval_seconds)
+    loop = asyncio.get_running_loop()
+    # As many may come at once as a service makes calls.
+    server = await loop.create_server(connection, "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(os.environ["PORT"])))
+    uvloop.run(serve(int(os.environ["PORT"]), float(os.environ.get("INTERVAL_SECONDS", "0"))))

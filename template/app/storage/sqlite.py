@@ -426,8 +426,8 @@ class Store:
         self._execute(db, "sweep_summaries", now=now, batch=batch)
         oldest_day = _utc_day(now - _span(policy.LEDGER_DAYS * 86_400))
         self._execute(db, "sweep_operations", oldest_day=oldest_day, batch=batch)
-        self._execute(db, "sweep_budgets", oldest_day=oldest_day)
-        self._execute(db, "sweep_spent", oldest_day=oldest_day)
+        self._execute(db, "sweep_budgets", oldest_day=oldest_day, batch=batch)
+        self._execute(db, "sweep_spent", oldest_day=oldest_day, batch=batch)
         callers = db.execute(self._sql["expired_callers"], {"now": now, "batch": batch})
         for (caller,) in callers.fetchall():
             self._execute(db, "forget_caller_events", caller=caller)

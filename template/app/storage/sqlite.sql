@@ -174,7 +174,11 @@ DELETE FROM summary WHERE key IN (SELECT key FROM summary WHERE expires_at <= :n
 DELETE FROM operation WHERE id IN (SELECT id FROM operation WHERE day < :oldest_day LIMIT :batch);
 
 -- name: sweep_budgets
-DELETE FROM budget WHERE day < :oldest_day;
+DELETE FROM budget WHERE (day, caller) IN (
+    SELECT day, caller FROM budget WHERE day < :oldest_day LIMIT :batch
+);
 
 -- name: sweep_spent
-DELETE FROM spent WHERE day < :oldest_day;
+DELETE FROM spent WHERE (day, caller, provider, model) IN (
+    SELECT day, caller, provider, model FROM spent WHERE day < :oldest_day LIMIT :batch
+);

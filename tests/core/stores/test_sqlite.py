@@ -5,6 +5,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from app.errors import StoreUnavailable
 from app.storage.base import RateLimit, Store
 
 from ..backends import SQLiteFile
-from .asking import NOON, admitted, request, reservation
+from .asking import NOON, admitted, request, reservation, settlement
 
 pytestmark = pytest.mark.anyio
 
@@ -114,6 +115,31 @@ async def test_who_is_gone_leaves_the_file_with_its_window(tmp_path: Path) -> No
         for table in ("rate_count", "rate_event"):
             ((kept,),) = db.execute(f"SELECT count(*) FROM {table}").fetchall()
             assert kept <= 60 + policy.SWEEP_EVERY_STEPS, table
+    await store.close()
+
+
+async def test_a_day_that_is_over_goes_in_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many callers it had, no step forgets more of them than a batch; in the end all."""
+    monkeypatch.setattr(policy, "SWEEP_EVERY_STEPS", 1)
+    monkeypatch.setattr(policy, "SWEEP_BATCH", 10)
+    path = tmp_path / "store.db"
+    store = await opened(path)
+    for number in range(100):
+        first = request(f"caller{number}", reserve=reservation(5))
+        await admitted(store, first)
+        await store.settle(settlement(first, 5), now=NOON)
+    later = NOON + (policy.LEDGER_DAYS + 2) * policy.DAY_SECONDS
+    with closing(sqlite3.connect(path)) as db:
+        kept = {"budget": [101], "spent": [100], "operation": [100]}
+        for _ in range(11):
+            await admitted(store, request("one who calls no model"), now=later)
+            for table, counts in kept.items():
+                counts += db.execute(f"SELECT count(*) FROM {table}").fetchone()
+    for table, counts in kept.items():
+        assert all(more - less <= 10 for more, less in pairwise(counts)), table
+        assert counts[-1] == 0, table
     await store.close()
 
 

@@ -1,0 +1,1 @@
+"""How costs grow with what a service holds and is sent; `make bench-growth`."""
