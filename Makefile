@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test suite combinations test-system stress soak bench bench-growth bench-hanging \
-	check lint format env-example session release environment clean
+	bench-generator check lint format env-example session release environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -29,7 +29,7 @@ UNPLUGGED := tests/unplug
 AT_A_TIME := 'import os; print(3 * (os.cpu_count() or 1))'
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-17s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F '|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 demo: environment ## Render a default service, fire each guardrail at it, print what each did
 	$(UV) run python -m tests.demo
@@ -61,6 +61,10 @@ bench-growth: environment ## How costs grow with what is sent and held (ROUNDS=3
 
 bench-hanging: environment ## What a provider that hangs costs those who do not ask it
 	$(UV) run python -m benchmarks.hanging_provider
+
+bench-generator: environment ## What `scaffold` costs before and beside Copier (ROUNDS=10 ONLY=wheel)
+	$(UV) run python -m benchmarks.generator --rounds $(or $(ROUNDS),10) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(OUTPUT),--output $(OUTPUT))
 
 test-system: environment ## What needs Debian's packages, which .ci/run installs
 	$(UV) run pytest --numprocesses auto tests/system

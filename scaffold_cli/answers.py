@@ -8,7 +8,6 @@ from pathlib import Path
 
 import yaml
 
-from . import prompts
 from .errors import UsageError
 from .questionnaire import Answer, Answers, InvalidAnswer, OpenQuestion, Questionnaire
 
@@ -120,6 +119,9 @@ def settle(
         if not _is_interactive():
             unanswered.append(FLAGS.get(question.name, question.name))
             return question.default
+        # Imported here: questionary's tenth of a second, where a person is asked.
+        from . import prompts
+
         asked.append(question.name)
         return prompts.ask(question)
 

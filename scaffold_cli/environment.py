@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING
 
 from .errors import ScaffoldError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 
 def find_uv(otherwise: str = ", or pass --no-install") -> str:
@@ -65,6 +67,9 @@ def install(uv: str, folder: Path, console: Console) -> None:
 
 def progress(description: str, console: Console) -> Progress:
     """The time that passes, on a terminal, and one line elsewhere."""
+    # Imported here: `new --no-install` shows none.
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     if not console.is_terminal:
         console.print(f"{description} ...")
     bar = Progress(

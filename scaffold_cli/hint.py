@@ -14,14 +14,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from packaging.version import Version
-from rich.console import Console
-
 from . import git
 from .errors import ScaffoldError
 from .source import repository_of
-from .update import read_record
-from .versions import cloneable, latest_release, released
 
 OFF_VARIABLE = "SCAFFOLD_NO_HINT"
 DAY_SECONDS = 86_400.0
@@ -34,6 +29,13 @@ def tell_of_newer_version(dest: Path) -> None:
         return
     # The command is done by now: neither Ctrl-C nor a strange machine may make it a failure.
     with suppress(ScaffoldError, OSError, ValueError, RuntimeError, KeyboardInterrupt):
+        # Imported here: who is not told has no use for what an update is made of.
+        from packaging.version import Version
+        from rich.console import Console
+
+        from .update import read_record
+        from .versions import cloneable, latest_release, released
+
         record = read_record(dest.resolve())
         recorded = released(record.version)
         if recorded is None or not _is_due(record.source):

@@ -1,4 +1,8 @@
-"""The commands and their flags; a failure becomes a line on stderr and an exit status."""
+"""The commands and their flags; a failure becomes a line on stderr and an exit status.
+
+What a command is made of is imported when it is called: nobody waits for it who asks for help, or
+for whom the shell completes a word.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +12,18 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from . import environment, git, prompts
-from .answers import FLAGS, from_file, from_flags, settle
-from .check import Report, find_service, print_report, run
+from . import git
 from .errors import Cancelled, ScaffoldError, UsageError
-from .folder import require_usable
-from .hint import tell_of_newer_version
-from .new import create, print_files, print_summary
-from .questionnaire import Answer, OpenQuestion, Questionnaire
-from .replace import apply
-from .source import installed_version, template_root, template_source
-from .update import plan, print_done, print_plan, require_updatable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .check import Report
+    from .questionnaire import Answer, OpenQuestion
 
 app = typer.Typer(
     help="Make an LLM service whose production guardrails are wired, tested and proven to fire.",
@@ -64,6 +63,9 @@ def _exit_cleanly(number: int, _frame: object) -> NoReturn:
 
 
 def _fail(message: str, status: int) -> NoReturn:
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(stderr=True)
     console.print(Text.assemble(("error: ", "red"), message), soft_wrap=True)
     sys.exit(status)
@@ -80,6 +82,8 @@ def _complete(question: str) -> Callable[[str], Iterator[tuple[str, str]]]:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from .source import installed_version
+
         print(f"scaffold {installed_version()}")
         raise typer.Exit
 
@@ -138,11 +142,19 @@ def new(
 
     `scaffold options` lists the choices.
     """
+    from .answers import from_file, from_flags, settle
+    from .environment import find_uv
+    from .folder import require_usable
+    from .hint import tell_of_newer_version
+    from .new import create, print_files, print_summary
+    from .questionnaire import Questionnaire
+    from .source import template_source
+
     console = _console()
     source = template_source()
     destination = dest.resolve()
     require_usable(destination, source.root)
-    uv = None if no_install or dry_run else environment.find_uv()
+    uv = None if no_install or dry_run else find_uv()
     questionnaire = Questionnaire(source.root, destination.name)
     given = from_file(answers, questionnaire) if answers else {}
     given |= from_flags(name, framework, storage, provider or [])
@@ -152,8 +164,11 @@ def new(
         if dry_run:
             print_files(console, source, settled, destination)
             return
-        if asked and not prompts.confirm("Make it?"):
-            raise Cancelled("nothing was written")
+        if asked:
+            from .prompts import confirm
+
+            if not confirm("Make it?"):
+                raise Cancelled("nothing was written")
         create(console, source, settled, destination, uv)
     except (KeyboardInterrupt, EOFError) as error:
         raise Cancelled("cancelled: nothing is left behind") from error
@@ -187,6 +202,10 @@ def update(
 
     Your edits stay. What cannot be merged is marked as conflicts, and the exit status is 1.
     """
+    from .hint import tell_of_newer_version
+    from .replace import apply
+    from .update import plan, print_done, print_plan, require_updatable
+
     console = _console()
     folder = dest.resolve()
     record = require_updatable(folder)
@@ -240,6 +259,11 @@ def check(
     Exit status: 0 when no item is a no, 1 with one or two open, 3 with three
     or more (not ready for production), 4 when the checklist gave no result.
     """
+    from rich.console import Console
+
+    from .check import print_report
+    from .hint import tell_of_newer_version
+
     console = _console()
     progress_console = Console(stderr=True) if as_json else console
     try:
@@ -261,16 +285,19 @@ def check(
 def _check_folder(
     dest: Path | None, api_key_env: str | None, probe: bool, console: Console
 ) -> Report:
+    from .check import find_service, run
+    from .environment import find_uv
+
     if api_key_env is not None or probe:
         raise UsageError("--api-key-env and --probe are about a running service: give its --url")
     service = find_service((dest or Path(".")).resolve())
-    return run(environment.find_uv(otherwise=" and run this again"), service, console)
+    return run(find_uv(otherwise=" and run this again"), service, console)
 
 
 def _check_url(
     dest: Path | None, url: str, api_key_env: str | None, probe: bool, console: Console
 ) -> Report:
-    # Imported here: the half second of an HTTP client, which no other command needs.
+    # Not in `check` itself: the half second of an HTTP client.
     from . import outside
 
     if dest is not None:
@@ -290,6 +317,10 @@ def options(
     if as_json:
         print(json.dumps({question.name: _as_json(question) for question in questions}, indent=2))
         return
+    from rich.text import Text
+
+    from .answers import FLAGS
+
     console = _console()
     for question in questions:
         console.print(Text.assemble((FLAGS[question.name], "bold"), f"  {question.help}"))
@@ -301,6 +332,9 @@ def options(
 
 def _open_questions() -> list[OpenQuestion]:
     """Every question, as it stands when the ones before it took their defaults."""
+    from .questionnaire import Questionnaire
+    from .source import template_root
+
     questions: list[OpenQuestion] = []
 
     def take_default(question: OpenQuestion) -> Answer:
@@ -312,6 +346,8 @@ def _open_questions() -> list[OpenQuestion]:
 
 
 def _as_json(question: OpenQuestion) -> dict[str, object]:
+    from .answers import FLAGS
+
     return {
         "flag": FLAGS[question.name],
         "help": question.help,
@@ -323,4 +359,6 @@ def _as_json(question: OpenQuestion) -> dict[str, object]:
 
 def _console() -> Console:
     """Plain text to stdout: a path may look like markup. Colour is rich's to decide (NO_COLOR)."""
+    from rich.console import Console
+
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)

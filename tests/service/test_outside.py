@@ -6,8 +6,6 @@ import asyncio
 import json
 import re
 import ssl
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
@@ -531,10 +529,3 @@ def test_programs_read_the_same(
     assert {item["passed"] for item in document["items"]} == {True, None}
     assert all(item.get("evidence") or item.get("reason") for item in document["items"])
     assert printed.err == f"Asking {production.url} ...\n"
-
-
-def test_no_other_command_loads_an_http_client() -> None:
-    """`scaffold --help` stays quick."""
-    loaded = "import sys, scaffold_cli.main; print('httpx' in sys.modules, 'copier' in sys.modules)"
-    output = subprocess.run([sys.executable, "-c", loaded], capture_output=True, check=True).stdout
-    assert output.split() == [b"False", b"False"]
