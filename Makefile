@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test suite combinations test-system stress soak bench bench-growth bench-hanging \
-	bench-generator check lint format env-example session release environment clean
+	bench-generator instructions check lint format env-example session release environment clean
 
 # The first interpreter that runs and is new enough; a name may exist and not run (pyenv's shims).
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -65,6 +65,10 @@ bench-hanging: environment ## What a provider that hangs costs those who do not 
 bench-generator: environment ## What `scaffold` costs before and beside Copier (ROUNDS=10 ONLY=wheel)
 	$(UV) run python -m benchmarks.generator --rounds $(or $(ROUNDS),10) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(OUTPUT),--output $(OUTPUT))
+
+instructions: environment ## Bytecode per request beside the baseline (WRITE=1 renews it, ONLY=redis)
+	$(UV) run python -m benchmarks.instructions $(if $(WRITE),--write) \
+		$(if $(FUNCTIONS),--functions $(FUNCTIONS)) $(foreach word,$(ONLY),--only $(word))
 
 test-system: environment ## What needs Debian's packages, which .ci/run installs
 	$(UV) run pytest --numprocesses auto tests/system

@@ -4,6 +4,7 @@ import gc
 import signal
 
 pytest_plugins = [
+    "tests.benchmarks.report",
     "tests.faults.report",
     "tests.matrix.progress",
     "tests.promises",

@@ -1,4 +1,5 @@
-"""Admission is one step of the store, settlement another: what each kind of call asks of it."""
+"""Admission is one step of the store, settlement another: what each kind of call asks of it,
+and how often providers are asked."""
 
 import pytest
 
@@ -41,23 +42,32 @@ async def stream(assembly: Assembly, key: str | None = None) -> str:
     return "".join([chunk.text async for chunk in pieces])
 
 
-async def test_a_plain_call_makes_two(assemble: Assemble, backend: Backend) -> None:
-    """A JSON call is one admission and one settlement."""
+def provider_calls(sandbox: Sandbox) -> int:
+    return sum(len(sandbox.requests(vendor)) for vendor in sandbox.vendors)
+
+
+async def test_a_plain_call_makes_two(
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
+) -> None:
+    """A JSON call is one admission, one call of a provider and one settlement."""
     async with assemble(backend) as assembly:
         await assembly.chat.complete(QUESTION, caller())
         assert assembly.store.trips == ["admit", "settle"]
+        assert provider_calls(sandbox) == 1
     assert (backend.books().open_operations, backend.books().running_claims) == (0, 0)
 
 
-async def test_a_stream_makes_two(assemble: Assemble, backend: Backend) -> None:
-    """A stream is one admission and one settlement, however many chunks it has."""
+async def test_a_stream_makes_two(assemble: Assemble, backend: Backend, sandbox: Sandbox) -> None:
+    """A stream is the same, however many chunks it has."""
     async with assemble(backend) as assembly:
         assert "What is a guardrail?" in await stream(assembly)
         assert assembly.store.trips == ["admit", "settle"]
+        assert provider_calls(sandbox) == 1
 
 
-async def test_a_replay_makes_one(assemble: Assemble, backend: Backend) -> None:
-    """What is answered from the store needs no settlement, as JSON or as a stream."""
+async def test_a_replay_makes_one(assemble: Assemble, backend: Backend, sandbox: Sandbox) -> None:
+    """What is answered from the store needs no settlement and no provider, as JSON or as a
+    stream."""
     async with assemble(backend) as assembly:
         first = await assembly.chat.complete(QUESTION, caller(key="one"))
         assembly.store.trips.clear()
@@ -65,6 +75,7 @@ async def test_a_replay_makes_one(assemble: Assemble, backend: Backend) -> None:
         assert (again.reply, again.replayed) == (first.reply, True)
         assert await stream(assembly, key="one") == first.text
         assert assembly.store.trips == ["admit", "admit"]
+        assert provider_calls(sandbox) == 1
 
 
 @pytest.mark.parametrize(
@@ -88,7 +99,7 @@ async def test_a_refusal_makes_one(
             with pytest.raises(error):
                 await call(QUESTION, caller())
         assert assembly.store.trips == ["admit", "admit"]
-    assert sandbox.requests("openai") == sandbox.requests("anthropic") == []
+    assert provider_calls(sandbox) == 0
     assert backend.books().counter == {}
 
 
@@ -102,6 +113,7 @@ async def test_a_repeat_of_a_running_call_makes_one(
         with pytest.raises(RequestInFlight):
             await assembly.chat.complete(QUESTION, caller(key="one"))
         assert assembly.store.trips == ["admit", "admit"]
+        assert provider_calls(sandbox) == 1
         running.cancel()
 
 
@@ -114,13 +126,18 @@ async def test_a_repeat_of_a_running_call_makes_one(
     ids=["context", "model"],
 )
 async def test_what_is_refused_before_makes_none(
-    assemble: Assemble, backend: Backend, request_: ChatRequest, error: type[ServiceError]
+    assemble: Assemble,
+    backend: Backend,
+    sandbox: Sandbox,
+    request_: ChatRequest,
+    error: type[ServiceError],
 ) -> None:
-    """What is refused for its content never reaches the store."""
+    """What is refused for its content reaches neither store nor provider."""
     async with assemble(backend) as assembly:
         with pytest.raises(error):
             await assembly.chat.complete(request_, caller())
         assert assembly.store.trips == []
+    assert provider_calls(sandbox) == 0
 
 
 async def test_a_free_retry_adds_none(
@@ -131,6 +148,7 @@ async def test_a_free_retry_adds_none(
     async with assemble(backend) as assembly:
         await assembly.chat.complete(QUESTION, caller())
         assert assembly.store.trips == ["admit", "settle"]
+        assert provider_calls(sandbox) == 3
 
 
 async def test_an_ambiguous_retry_adds_one(
@@ -142,6 +160,7 @@ async def test_an_ambiguous_retry_adds_one(
         asked = caller()
         await assembly.chat.complete(QUESTION, asked)
         assert assembly.store.trips == ["admit", "top_up", "top_up", "settle"]
+        assert provider_calls(sandbox) == 3
     books = backend.books()
     assert books.balanced
     assert books.charged_nano_usd == asked.record.cost_nano_usd
@@ -205,9 +224,12 @@ async def test_a_reply_too_large_to_keep_is_not_paid_again(
     assert len(sandbox.requests("openai")) == 1
 
 
-async def test_an_endpoint_without_a_model_makes_one(assemble: Assemble, backend: Backend) -> None:
+async def test_an_endpoint_without_a_model_makes_one(
+    assemble: Assemble, backend: Backend, sandbox: Sandbox
+) -> None:
     """A request that is only counted has nothing to settle."""
     async with assemble(backend) as assembly:
         await assembly.chat.admit(caller())
         assert assembly.store.trips == ["admit"]
+    assert provider_calls(sandbox) == 0
     assert backend.books().counter == {}

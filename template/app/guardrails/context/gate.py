@@ -162,11 +162,17 @@ class ContextGate:
         """
         sizes, frame = await self.counter.request(request)
         request, sizes = self._with_system_message(request, sizes)
+        clamped: dict[int, ChatRequest] = {}
         fits: dict[str, FittedRequest] = {}
         refusal: ContextTooLong | None = None
         for adapter in adapters:
+            output_tokens = self._output_tokens(adapter.name, request.max_output_tokens)
+            if output_tokens not in clamped:
+                clamped[output_tokens] = replace(request, max_output_tokens=output_tokens)
             try:
-                fits[adapter.name] = self._fit_one(request, sizes, frame, adapter)
+                fits[adapter.name] = self._fit_one(
+                    clamped[output_tokens], output_tokens, sizes, frame, adapter
+                )
             except ContextTooLong as error:
                 refusal = refusal or error
         if not fits:
@@ -257,6 +263,7 @@ class ContextGate:
     def _fit_one(
         self,
         request: ChatRequest,
+        output_tokens: int,
         sizes: Sequence[Size],
         frame_size: Size,
         adapter: ProviderAdapter,
@@ -264,8 +271,6 @@ class ContextGate:
         tokenizer = self._tokenizer(adapter)
         tokens = [tokenizer.tokens(size) for size in sizes]
         frame = tokenizer.tokens(frame_size)
-        output_tokens = self._output_tokens(adapter.name, request.max_output_tokens)
-        request = replace(request, max_output_tokens=output_tokens)
         limit = self._input_limit(adapter.name, output_tokens)
         whole = self._trim(request, tokens, limit.tokens - frame)
         if not whole.fits:

@@ -1,0 +1,1 @@
+"""Bytecode instructions per request, and whether they are still those of the baseline."""
