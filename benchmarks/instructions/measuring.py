@@ -14,7 +14,7 @@ from statistics import median_low
 from typing import Any
 
 from benchmarks.guardrails.rows import ROWS, Row
-from tests.rendering import ROOT, Environment, render, run
+from tests.rendering import ROOT, Environment, render, run, set_policy
 
 from .kinds import CHUNK, FIGURES, KINDS, LONG_STREAM, SHORT_STREAM, STREAMS
 
@@ -88,6 +88,8 @@ def measure(row: Row, template: Path, folder: Path) -> Measured:
 def make_service(row: Row, template: Path, folder: Path) -> None:
     answers = {"project_name": "benchmark", "framework": row.framework, "storage": row.storage}
     render(template, folder, {**answers, "providers": ["openai", "anthropic"]})
+    # No machine is so busy that a store's answer would be given up, and other code run.
+    set_policy(folder, {"STORE_TIMEOUT_SECONDS": "60.0", "STORE_OPEN_TIMEOUT_SECONDS": "60.0"})
 
 
 def count_requests(project: Path, kinds: Sequence[str] = KINDS) -> Measured:
