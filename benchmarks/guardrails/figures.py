@@ -77,23 +77,30 @@ class Figures:
         return all((row.name, load.JSON.name) in samples for samples in self.rounds)
 
     def value(self, metric: Metric, row: Row) -> float:
-        return median(self._each(metric, row))
+        return median(self.each(metric, row))
 
     def ratio(self, metric: Metric, row: Row, to: Row) -> float:
         """How many times as much as another row's."""
-        pairs = zip(self._each(metric, row), self._each(metric, to), strict=True)
-        return median(mine / other for mine, other in pairs)
+        return median(self.ratios(metric, row, to))
+
+    def ratios(self, metric: Metric, row: Row, to: Row) -> list[float]:
+        """The same of each round."""
+        pairs = zip(self.each(metric, row), self.each(metric, to), strict=True)
+        return [mine / other for mine, other in pairs]
 
     def beyond(self, metric: Metric, row: Row, other: Row) -> float:
         """By how much it exceeds another row's."""
-        pairs = zip(self._each(metric, row), self._each(metric, other), strict=True)
-        return median(mine - its for mine, its in pairs)
+        return median(self.differences(metric, row, other))
+
+    def differences(self, metric: Metric, row: Row, other: Row) -> list[float]:
+        """The same of each round."""
+        pairs = zip(self.each(metric, row), self.each(metric, other), strict=True)
+        return [mine - its for mine, its in pairs]
 
     def spread(self, metric: Metric, row: Row) -> tuple[float, float]:
         """The least and the greatest of the rounds, as ratios to the unguarded service."""
-        pairs = zip(self._each(metric, row), self._each(metric, row.baseline), strict=True)
-        ratios = [mine / other for mine, other in pairs]
+        ratios = self.ratios(metric, row, row.baseline)
         return min(ratios), max(ratios)
 
-    def _each(self, metric: Metric, row: Row) -> list[float]:
+    def each(self, metric: Metric, row: Row) -> list[float]:
         return [metric.of(samples[row.name, metric.load.name]) for samples in self.rounds]

@@ -210,6 +210,9 @@ def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
             Text(verdict.told, "green" if verdict.hit else "bold red"),
         )
     console.print(table)
+    for verdict in verdicts:
+        if verdict.why:
+            console.print(f"{verdict.text}: {verdict.told}. {verdict.why}")
 
 
 def _table(title: str, *columns: str) -> Table:

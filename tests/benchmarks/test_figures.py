@@ -107,12 +107,19 @@ def test_a_miss_says_by_how_much() -> None:
 
     assert (missed.at_most, missed.seen, missed.hit) == (0.60, 0.75, False)
     assert missed.told == "missed by 25%"
+    assert missed.why == "Where the time and the memory go: benchmarks/README.md."
+
+
+def test_a_miss_that_some_round_reached_is_told_as_one() -> None:
+    missed, *_ = judge(cpu_run((2.0, 1.5), (2.0, 1.0), (2.0, 1.6)), [UNGUARDED, GUARDED])
+
+    assert missed.why.startswith("Some of the rounds reached it (0.5 to 0.8): the machine may")
 
 
 def test_a_target_is_reached_at_its_very_figure() -> None:
     reached, latency, memory = judge(cpu_run((10.0, 6.0)), [UNGUARDED, GUARDED])
 
-    assert (reached.seen, reached.told) == (0.6, "reached")
+    assert (reached.seen, reached.told, reached.why) == (0.6, "reached", "")
     assert (latency.unit, latency.seen) == ("ms", 0.0)
     assert (memory.unit, memory.at_most, memory.told) == ("MB", 180.0, "reached")
 
@@ -141,8 +148,18 @@ def test_fastapi_is_held_against_litellm_in_time_and_memory() -> None:
     assert (time.seen, time.told) == (1 / 16, "reached")
     assert time.at_most == pytest.approx(1 / 15)
     assert (memory.seen, memory.at_most, memory.told) == (0.85, 0.5, "missed by 70%")
+    assert "times" not in memory.why
     # What is compared with has no target itself, and none but these names it.
     assert len(judge(figures, rows)) == len(judge(figures, rows[:2])) + 2
+
+
+def test_what_litellm_costs_today_is_told_where_its_target_is_missed() -> None:
+    """The target is a share of what it cost when that was set."""
+    figures = run({UNGUARDED: sample(2.0), GUARDED: sample(1.0), LITELLM: sample(12.0)})
+    (time, _) = (v for v in judge(figures, [UNGUARDED, GUARDED, LITELLM]) if "LiteLLM" in v.text)
+
+    assert "was set when LiteLLM cost 9.6 times what the unguarded service does" in time.why
+    assert "here it costs 6.0 times as much" in time.why
 
 
 def test_no_target_without_its_rows() -> None:

@@ -48,8 +48,11 @@ def test_targets_stand_beside_the_figures() -> None:
 
     (line, *_) = (line for line in text.splitlines() if "FastAPI, memory" in line)
     assert re.findall(r"[\d.]+(?:-[\d.]+)?", line)[:3] == ["1.50", "0.75", "0.70-0.80"]
-    (target,) = (line for line in text.splitlines() if "CPU per request" in line)
+    target, why = (line for line in text.splitlines() if "CPU per request" in line)
     assert re.search(r"0\.6 .* 0\.75 .* missed by 25%", target)
+    assert why.startswith(
+        "FastAPI, memory: CPU per request, of the unguarded service's: missed by 25%."
+    )
 
 
 def test_the_file_holds_every_round_and_no_more_than_the_machines_kind(tmp_path: Path) -> None:
