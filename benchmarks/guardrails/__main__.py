@@ -158,7 +158,7 @@ def chart(figures: Figures, rows: Sequence[Row], notes: Sequence[str]) -> str:
         if row.processes == 1 and row.keyed
     ]
     title = "CPU per request; 1 = by hand, without a guardrail"
-    legend = ["Blue: all guardrails on; the red mark is what is to be reached. Grey: without them."]
+    legend = ["Blue: all guardrails on; the red mark is the most it is to be. Grey: without them."]
     if peers := [row.name for row in rows if row.peer]:
         legend.append(f"{' and '.join(peers)}: as documented for production.")
     return draw(title, bars, [*notes, *legend])

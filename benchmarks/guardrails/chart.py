@@ -14,6 +14,8 @@ LONGEST = 3.0
 BEYOND = 1.15
 """How many times as long as all others a broken one is, so that none is taken to end with it."""
 SLANT, TAIL = 6, 30
+FIGURE = 46
+"""What a bar's figure takes beside it; where its mark is nearer than that, it goes behind that."""
 BROKEN = "A bar with a gap is longer than the drawing; its figure stands beside it."
 
 STYLE = """
@@ -82,7 +84,8 @@ def _bar(bar: Bar, y: int, greatest: float) -> list[str]:
         parts.append(
             f'<line class="target" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 3}" y2="{y + BAR + 3}"/>'
         )
-        end = max(end, bar.target)
+        if 0 <= (bar.target - end) * scale < FIGURE:
+            end = bar.target
     x = LABELS + end * scale + 6
     return [*parts, f'<text x="{x:.1f}" y="{middle}">{bar.value:.2f}</text>']
 

@@ -107,6 +107,18 @@ def test_bars_are_as_long_as_their_values() -> None:
     assert texts == ["Title", "by hand", "1.00", "a < b & c", "0.50", "a note"]
 
 
+def test_a_figure_stands_beside_its_bar_and_on_no_mark() -> None:
+    """Behind the mark only where there is no room before it: else it would be taken for its."""
+    bars = [Bar("by hand", 1.0, is_baseline=True), Bar("far", 0.4, 0.6), Bar("near", 0.4, 0.45)]
+    drawing = ElementTree.fromstring(draw("Title", bars))
+
+    _, *ends = (float(r.attrib["x"]) + float(r.attrib["width"]) for r in drawing.iter(f"{SVG}rect"))
+    _, *marks = (float(line.attrib["x1"]) for line in drawing.iter(f"{SVG}line"))
+    far, near = (float(t.attrib["x"]) for t in drawing.iter(f"{SVG}text") if t.text == "0.40")
+    assert ends[0] < far < marks[0] - 30
+    assert ends[1] < marks[1] < near
+
+
 def test_no_bar_leaves_the_drawing() -> None:
     drawing = ElementTree.fromstring(draw("Title", [Bar("slow", 7.0, target=9.0)]))
 
