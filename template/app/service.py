@@ -211,7 +211,7 @@ class Service:
                 self.store,
                 Limits(
                     RateLimit(settings.rate_limit_requests, settings.rate_limit_window_seconds),
-                    self._daily_nano_usd,
+                    settings.daily_budget_nano_usd,
                     settings.daily_budget_per_caller_nano_usd,
                     settings.idempotency_ttl_seconds,
                 ),
