@@ -92,7 +92,7 @@ class Record:
     traceback: TracebackType | None = None
     """Of `error`: some frameworks take it off an exception that they have handled."""
 
-    def phase(self, name: Phase) -> "Stopwatch":
+    def phase(self, name: Phase) -> Stopwatch:
         """Counts the time of the block, however it ends."""
         return Stopwatch(self.phases, name)
 
