@@ -6,10 +6,14 @@ for whom the shell completes a word.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -34,6 +38,8 @@ app = typer.Typer(
 
 def main() -> NoReturn:
     """The console script."""
+    # To look for cycles among all that Copier makes takes longer than this process needs them gone.
+    gc.disable()
     git.forget_calling_repository()
     _exit_cleanly_on_signals()
     try:
@@ -69,6 +75,17 @@ def _fail(message: str, status: int) -> NoReturn:
     console = Console(stderr=True)
     console.print(Text.assemble(("error: ", "red"), message), soft_wrap=True)
     sys.exit(status)
+
+
+def _load_meanwhile(module: str) -> None:
+    """Import what is needed later, while git is asked or a person."""
+
+    def load() -> None:
+        # Whoever needs it meets the same error, and tells it.
+        with suppress(Exception):
+            importlib.import_module(module)
+
+    threading.Thread(target=load, daemon=True).start()
 
 
 def _complete(question: str) -> Callable[[str], Iterator[tuple[str, str]]]:
@@ -150,6 +167,7 @@ def new(
     from .questionnaire import Questionnaire
     from .source import template_source
 
+    _load_meanwhile("copier")
     console = _console()
     source = template_source()
     destination = dest.resolve()

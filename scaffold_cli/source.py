@@ -64,9 +64,10 @@ def template_source() -> TemplateSource:
         return TemplateSource(root, INSTALLED, ref="HEAD", version=packaged, dirty=False)
     if git.enclosing_repository(root) != root:
         return TemplateSource(root, str(root), ref=None, version=None, dirty=False)
-    return TemplateSource(
-        root, str(root), ref="HEAD", version=git.describe(root), dirty=git.is_dirty(root)
-    )
+    version, dirty = git.describe(root), git.is_dirty(root)
+    # By name, Copier need not look once more whether there is anything uncommitted.
+    ref = "HEAD" if dirty else version or "HEAD"
+    return TemplateSource(root, str(root), ref=ref, version=version, dirty=dirty)
 
 
 def repository_of(recorded: str) -> str:
