@@ -17,6 +17,7 @@ from benchmarks.generator import (
     COPY,
     COPY_AND_COMMIT,
     FIRST_COMMIT,
+    FLOOR,
     HELP,
     NEW,
     REVERSED,
@@ -35,7 +36,7 @@ from ..cli.conftest import git
 
 def taken(**seconds: float) -> Round:
     """A round in which everything took a tenth of a second, unless it is told otherwise."""
-    given = {"copy": COPY, "commit": FIRST_COMMIT, "new": NEW, "help": HELP}
+    given = {"copy": COPY, "commit": FIRST_COMMIT, "new": NEW, "help": HELP, "floor": FLOOR}
     samples = {command: Sample(0.1, 0.05) for command in COMMANDS}
     return samples | {given[name]: Sample(took, took / 2) for name, took in seconds.items()}
 
@@ -120,6 +121,19 @@ def test_the_median_is_held_to_the_target() -> None:
     assert seen(figures)[f"{CHECKOUT}: {HELP}"] == (0.25, "reached")
     figures = Figures([taken(help=0.33)])
     assert seen(figures)[f"{CHECKOUT}: {HELP}"] == (0.33, "missed by 10%")
+
+
+def test_a_missed_target_says_why() -> None:
+    """What was reached needs no reason."""
+    figures = Figures([taken(floor=0.02, help=0.4, copy=2, commit=0.5, new=2.5)])
+
+    reasons = {verdict.text: verdict.why for verdict in judge({CHECKOUT: figures})}
+    assert (
+        "20 times as long as `python -c pass`, which takes 20 ms" in reasons[f"{CHECKOUT}: {HELP}"]
+    )
+    assert "1.25 to 1.25" in reasons[f"{CHECKOUT}: {NEW}, of {COPY}"]
+    assert "is 25% of its time" in reasons[f"{CHECKOUT}: {NEW}, of {COPY}"]
+    assert reasons[f"{CHECKOUT}: {NEW}, of {COPY_AND_COMMIT}"] == ""
 
 
 def test_the_table_has_medians_spread_and_ratios() -> None:

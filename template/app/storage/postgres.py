@@ -10,9 +10,11 @@ import hashlib
 import logging
 import re
 import select
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Annotated, Any, ClassVar, Final, LiteralString, TypeVar, cast
 
@@ -52,6 +54,9 @@ SCHEMA_IS_GONE: Final = (
 )
 CANCEL_SECONDS: Final = 0.5
 """What a server that is too slow has to end a statement, before its connection is cut."""
+OPENED_AT_ONCE: Final = 2
+"""A new connection costs the server ten times what a step does. While these are opened, whoever
+waits may get one that is given back first."""
 
 
 def _check_url(value: SecretStr) -> SecretStr:
@@ -98,6 +103,97 @@ class Step:
     sent: bool = False
 
 
+class Connections:
+    """Those to one server, and who waits for one: the first comes first.
+
+    How many are lent at a time is the store's affair; more than that there never are.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._idle: list[Connection] = []
+        self._waiting: deque[asyncio.Future[Connection]] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    async def take(self, seconds: float) -> Connection:
+        """The one that was used last, or whichever is ready first, given back or opened within
+        `seconds`. Raises what the driver did."""
+        while self._idle:
+            connection = self._idle.pop()
+            if _is_quiet(connection):
+                return connection
+            await connection.close()
+        place: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        self._open_more(seconds)
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                await self.give_back(place.result())
+            raise
+
+    async def give_back(self, connection: Connection) -> None:
+        if (place := self._next_place()) is not None:
+            place.set_result(connection)
+        elif self._is_closed:
+            await connection.close()
+        else:
+            self._idle.append(connection)
+
+    async def hang_up(self) -> None:
+        """Close those that nobody uses."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def close(self) -> None:
+        self._is_closed = True
+        for task in self._opening:
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        await self.hang_up()
+
+    def _next_place(self) -> asyncio.Future[Connection] | None:
+        while self._waiting:
+            if not (place := self._waiting.popleft()).done():
+                return place
+        return None
+
+    def _open_more(self, seconds: float) -> None:
+        waiting = sum(not place.done() for place in self._waiting)
+        while len(self._opening) < min(waiting, OPENED_AT_ONCE):
+            task = asyncio.create_task(self._open(seconds))
+            self._opening.add(task)
+            task.add_done_callback(partial(self._opened, seconds=seconds))
+
+    def _opened(self, task: asyncio.Task[None], *, seconds: float) -> None:
+        self._opening.discard(task)
+        if not self._is_closed:
+            self._open_more(seconds)
+
+    async def _open(self, seconds: float) -> None:
+        limit = asyncio.timeout(seconds)
+        try:
+            # Who waits for longer gets another attempt.
+            async with limit:
+                connection = await psycopg.AsyncConnection.connect(
+                    self._url,
+                    autocommit=True,
+                    client_encoding="UTF8",
+                    # A pooler gives each transaction another session, which knows no prepared
+                    # statement.
+                    prepare_threshold=None,
+                )
+        except Exception as error:
+            if not limit.expired():
+                # What one of them has met, all others will.
+                while (place := self._next_place()) is not None:
+                    place.set_exception(error)
+        else:
+            await self.give_back(connection)
+
+
 class Store:
     name: ClassVar[str] = "postgres"
     settings_type: ClassVar[type[StoreSettings]] = PostgresSettings
@@ -114,13 +210,12 @@ class Store:
         functions = self._sql["functions"]
         self._installed = (len(self._migrations), hashlib.sha256(functions).hexdigest())
         self._places = asyncio.Semaphore(policy.STORE_DATABASE_CONNECTIONS)
-        self._idle: list[Connection] = []
+        self._connections = Connections(self._url)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self._steps = 0
         self._mending = asyncio.Lock()
         self._made_anew = 0
-        self._is_closed = False
 
     async def open(self) -> None:
         # What it warns of while it cleans up, the error has said.
@@ -230,13 +325,12 @@ class Store:
         await self._ask("ping")
 
     async def close(self) -> None:
-        self._is_closed = True
         waited_for = {*self._under_way, *([self._sweeping] if self._sweeping else [])}
         if waited_for:
             await asyncio.wait(waited_for)
-        await self._hang_up()
+        await self._connections.close()
 
-    # Connections
+    # Steps
 
     async def _ask(self, statement: str, **values: object) -> tuple[Any, ...] | None:
         """The one row that a statement comes to, if any."""
@@ -281,14 +375,14 @@ class Store:
         ]
         try:
             async with self._places:
-                return await self._use_connection(step, work)
+                return await self._use_connection(step, work, seconds)
         finally:
             for timer in timers:
                 timer.cancel()
 
-    async def _use_connection(self, step: Step, work: Work[T]) -> T:
+    async def _use_connection(self, step: Step, work: Work[T], seconds: float) -> T:
         try:
-            connection = await self._connect()
+            connection = await self._connections.take(seconds)
         except (psycopg.Error, OSError) as error:
             raise self._unavailable(error, outcome_unknown=False) from error
         try:
@@ -299,37 +393,15 @@ class Store:
             is_lost = connection.closed
             await connection.close()
             if is_lost:
-                await self._hang_up()
+                await self._connections.hang_up()
             raise self._unavailable(error, outcome_unknown=is_lost) from error
         except BaseException:
             await connection.close()
             # What one of them has met, all others will.
-            await self._hang_up()
+            await self._connections.hang_up()
             raise
-        if self._is_closed:
-            await connection.close()
-        else:
-            self._idle.append(connection)
+        await self._connections.give_back(connection)
         return result
-
-    async def _connect(self) -> Connection:
-        """The connection that was used last, or a new one."""
-        while self._idle:
-            connection = self._idle.pop()
-            if _is_quiet(connection):
-                return connection
-            await connection.close()
-        return await psycopg.AsyncConnection.connect(
-            self._url,
-            autocommit=True,
-            client_encoding="UTF8",
-            # A pooler gives each transaction another session, which knows no prepared statement.
-            prepare_threshold=None,
-        )
-
-    async def _hang_up(self) -> None:
-        while self._idle:
-            await self._idle.pop().close()
 
     # The schema
 

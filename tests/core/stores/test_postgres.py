@@ -28,7 +28,7 @@ from app.storage.base import (
     Reservation,
     Store,
 )
-from app.storage.postgres import PostgresSettings
+from app.storage.postgres import OPENED_AT_ONCE, Connections, PostgresSettings
 from app.storage.postgres import Store as PostgresStore
 from sandbox.stores.postgres import Server, temporary_server
 
@@ -105,7 +105,7 @@ async def unavailable(step: Awaitable[object]) -> StoreUnavailable:
 def connections_of(store: Store) -> list[psycopg.AsyncConnection[tuple[object, ...]]]:
     """Those that the store keeps for its next steps."""
     assert isinstance(store, PostgresStore)
-    return store._idle
+    return store._connections._idle
 
 
 # The schema
@@ -570,6 +570,10 @@ async def test_a_server_that_hangs_is_given_up(
     async with opened(connect) as store:
         asked = [request(f"caller{n}", reserve=reservation(1)) for n in range(30)]
         await asyncio.gather(*(admitted(store, one) for one in asked))
+        assert isinstance(store, PostgresStore)
+        await asyncio.gather(*store._connections._opening)
+        sent = len(connections_of(store))
+        assert 0 < sent <= policy.STORE_DATABASE_CONNECTIONS
         with stopped(server), monkeypatch.context() as impatient:
             impatient.setattr(policy, "STORE_TIMEOUT_SECONDS", 0.5)
             more = [request(f"caller{n}", reserve=reservation(1)) for n in range(30)]
@@ -577,7 +581,6 @@ async def test_a_server_that_hangs_is_given_up(
                 *(unavailable(store.admit(one, now=NOON)) for one in more)
             )
             unknown = [failure.outcome_unknown for failure in failures]
-            sent = policy.STORE_DATABASE_CONNECTIONS
             assert sorted(unknown) == [False] * (30 - sent) + [True] * sent
             assert {failure.reason for failure in failures} == {
                 "no answer in 0.5 s",
@@ -594,6 +597,59 @@ async def test_a_server_that_hangs_is_given_up(
             books = connect.books(db)
     assert books.balanced
     assert (books.open_operations, books.charged_nano_usd) == (0, 30)
+
+
+async def test_a_burst_after_a_start_waits_for_few_connections(
+    schema: PostgresSchema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two are opened at a time, and who waits for one takes one that is given back: with only a
+    single one that comes to be, all are served."""
+    monkeypatch.setattr(policy, "STORE_TIMEOUT_SECONDS", 20.0)
+    connect = psycopg.AsyncConnection.connect
+    begun = 0
+
+    async def slow(*arguments: Any, **options: Any) -> object:
+        nonlocal begun
+        begun += 1
+        if begun > 1:
+            await asyncio.sleep(60)
+        return await connect(*arguments, **options)
+
+    async with opened(schema) as store:
+        await store.close()
+        monkeypatch.setattr(psycopg.AsyncConnection, "connect", slow)
+        late = schema()
+        asked = [request(f"caller{number}", reserve=reservation(1)) for number in range(24)]
+        await asyncio.gather(*(admitted(late, one) for one in asked))
+        assert begun == 1 + OPENED_AT_ONCE
+        await late.close()
+
+
+async def test_who_leaves_while_it_waits_takes_no_connection_along(
+    schema: PostgresSchema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is ready at the moment at which its caller goes is the next one's."""
+    connections = Connections(schema.url)
+    first, second = (asyncio.create_task(connections.take(5)) for _ in range(2))
+    connection = await first
+    await connections.give_back(await second)
+    other = await connections.take(5)
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", _never)
+    leaving, staying = (asyncio.create_task(connections.take(5)) for _ in range(2))
+    await asyncio.sleep(0)
+    await connections.give_back(connection)
+    leaving.cancel()
+    assert await staying is connection
+    assert leaving.cancelled()
+    for one in (connection, other):
+        await connections.give_back(one)
+    await connections.close()
+    assert connection.closed
+    assert other.closed
+
+
+async def _never(*_arguments: Any, **_options: Any) -> object:
+    return await asyncio.Event().wait()
 
 
 async def test_a_full_server_is_named(server: Server) -> None:
