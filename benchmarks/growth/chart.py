@@ -99,7 +99,7 @@ def _panel(name: str, curves: Sequence[Drawn]) -> Iterator[str]:
         yield from _curve(axes, drawn, number)
     # The legend: two lines of two.
     for number, drawn in enumerate(curves if len(curves) > 1 else ()):
-        x, y = 8 + number % 2 * 190, bottom + 34 + number // 2 * 16
+        x, y = 8 + number % 2 * 204, bottom + 34 + number // 2 * 16
         yield (
             f'<line class="curve c{number % 4}" x1="{x}" x2="{x + 14}" y1="{y - 4}" y2="{y - 4}"/>'
         )

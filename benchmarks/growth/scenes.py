@@ -242,7 +242,7 @@ class Streams:
     """These fit into memory that a new process has to spare."""
     cpu = Curve("CPU a chunk by open streams", "streams", "us", sizes, per_input=True)
     memory = Curve(
-        "memory a stream by open streams, beyond the first 250",
+        "Memory a stream by open streams, beyond the first 250",
         "streams",
         "kB",
         sizes[3:],

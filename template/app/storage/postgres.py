@@ -186,10 +186,9 @@ class Connections:
                     prepare_threshold=None,
                 )
         except Exception as error:
-            if not limit.expired():
-                # What one of them has met, all others will.
-                while (place := self._next_place()) is not None:
-                    place.set_exception(error)
+            # The others have an attempt of their own, unless one is given back first.
+            if not limit.expired() and (place := self._next_place()) is not None:
+                place.set_exception(error)
         else:
             await self.give_back(connection)
 

@@ -653,7 +653,8 @@ async def _never(*_arguments: Any, **_options: Any) -> object:
 
 
 async def test_a_full_server_is_named(server: Server) -> None:
-    """When the server has no connection left, that is the reason, and nothing has been done."""
+    """When the server has no connection left, that is the reason, and nothing has been done. With
+    one left, those are served that it comes to."""
     connect = PostgresSchema(server.url, "a-service")
     with psycopg.connect(server.url, autocommit=True) as db:
         db.execute("ALTER SYSTEM SET max_connections = 5")
@@ -664,11 +665,17 @@ async def test_a_full_server_is_named(server: Server) -> None:
         await store.close()
         others = [psycopg.connect(server.url) for _ in range(5)]
         late = connect()
-        failure = await unavailable(late.admit(request(), now=NOON))
+        failures = [await unavailable(late.admit(request(), now=NOON))]
+        others.pop().close()
+        # As many at once as there may be connections, and room for a single one.
+        at_once = [late.admit(request(f"caller{n}")) for n in range(8)]
+        outcomes = await asyncio.gather(*at_once, return_exceptions=True)
+        failures += [one for one in outcomes if isinstance(one, StoreUnavailable)]
         for other in others:
             other.close()
-    assert "too many clients" in failure.reason
-    assert not failure.outcome_unknown
+    assert any(isinstance(one, Admitted) for one in outcomes), outcomes
+    assert all("too many clients" in failure.reason for failure in failures)
+    assert not any(failure.outcome_unknown for failure in failures)
     await until_admitted(late)
     await late.close()
 
